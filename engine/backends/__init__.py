@@ -1,0 +1,17 @@
+"""The training backends. Only the rooms below this one import torch, mlx, transformers, trl or peft."""
+
+from __future__ import annotations
+
+import importlib
+
+from engine.backends.interface import Backend
+
+NAMES = ("pytorch",)
+
+
+def open_backend(name: str) -> Backend:
+    """The backend called ``name``; importing it here and nowhere else keeps torch out of every other process."""
+    if name not in NAMES:
+        raise ValueError(f"unknown backend {name!r}; this version has: {', '.join(NAMES)}")
+    module = importlib.import_module(f"engine.backends.{name}")
+    return module.BACKEND

@@ -1,0 +1,130 @@
+"""What a stage asks of a backend: load a policy by its lineage, generate, score, train. No framework type crosses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from engine.models.lineage import Lineage
+
+Message = dict[str, str]
+Conversation = list[Message]
+Which = Literal["policy", "start", "base"]
+"""Whose weights: the policy as trained so far, the lineage at the stage's start, or the recipe's base model."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated completion. ``tokens`` includes the end-of-turn token when ``finished``."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-probability of a completion given its prompt, summed over its ``tokens`` tokens, in nats."""
+
+    logprob: float
+    tokens: int
+    correct: int
+    """Tokens that greedy decoding would have chosen (teacher forced)."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(policy || other) along one completion: the sum over its token positions in nats, and their number."""
+
+    total: float
+    tokens: int
+
+
+class Policy(Protocol):
+    """A loaded model with its adapter. Nothing here changes weights or any random state that training reads."""
+
+    def generate(
+        self,
+        prompts: Sequence[Conversation],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        of: Which = "policy",
+        progress: Any = None,
+    ) -> list[Completion]:
+        """One completion per prompt, in order. Temperature 0 is greedy; otherwise plain sampling, no top-k or top-p."""
+        ...
+
+    def score(
+        self, prompts: Sequence[Conversation], completions: Sequence[str], *, of: Which = "policy", progress: Any = None
+    ) -> list[Score]:
+        """Teacher-forced scores of written completions, the end-of-turn token included."""
+        ...
+
+    def divergence(
+        self,
+        prompts: Sequence[Conversation],
+        completions: Sequence[Completion],
+        *,
+        to: Which,
+        progress: Any = None,
+    ) -> list[Divergence]:
+        """Exact KL(policy || ``to``) over the whole vocabulary at every position of the given completions."""
+        ...
+
+    def has(self, which: Which) -> bool:
+        """Whether those weights are at hand (full fine-tuning keeps no second copy unless the method needs one)."""
+        ...
+
+
+class TrainingLink(Protocol):
+    """What the training loop reports to and obeys; implemented by the stage (engine/stages/link.py)."""
+
+    def folder(self) -> Path: ...
+    def resume_from(self) -> tuple[Path, int] | None: ...
+    def step(self, step: int, total: int, values: dict[str, float]) -> None: ...
+    def after_step(self, step: int, total: int) -> None: ...
+    def wants_checkpoint(self, step: int, total: int) -> bool: ...
+    def stop_requested(self) -> bool: ...
+    def staging(self, step: int) -> Path: ...
+    def seal(self, staging: Path, step: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """How a stage wants its policy loaded."""
+
+    quantization: Literal["none", "8bit", "4bit"]
+    dtype: Literal["auto", "fp32", "bf16"]
+    training: Literal["lora", "full"]
+    rank: int
+    alpha: float
+    dropout: float
+    targets: str | list[str]
+    """``all-linear``, ``attention`` or module names; read only when the lineage has no adapter yet."""
+    gradient_checkpointing: bool
+    seed: int
+    needs_reference: bool
+    """The method compares with the stage's start while it trains; full fine-tuning then keeps a second copy."""
+    trust_remote_code: bool = False
+
+
+class Backend(Protocol):
+    """One training framework. Methods are found by name: ``engine/backends/<backend>/<method>.py`` has ``train``."""
+
+    name: str
+
+    def versions(self) -> dict[str, str]: ...
+
+    def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Policy: ...
+
+    def train(self, method: str, policy: Any, rows: Sequence[Any], stage: Any, link: TrainingLink) -> None:
+        """Train ``policy`` in place with ``method`` on the normalized ``rows`` (engine/data) until its last step."""
+        ...
+
+    def save_output(self, policy: Any, folder: Path) -> None:
+        """Write what the stage hands on: ``adapter/`` in PEFT format, or ``model/`` after full fine-tuning."""
+        ...

@@ -1,0 +1,36 @@
+"""The PyTorch backend: models from transformers, adapters from PEFT, trainers from TRL."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from engine.models.lineage import Lineage
+
+from engine.backends.interface import LoadSettings, TrainingLink
+
+
+class PyTorchBackend:
+    name = "pytorch"
+
+    def versions(self) -> dict[str, str]:
+        packages = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
+        return {package: version(package) for package in packages}
+
+    def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Any:
+        from engine.backends.pytorch.load import load_policy
+
+        return load_policy(lineage, run_folder, settings)
+
+    def train(self, method: str, policy: Any, rows: Sequence[Any], stage: Any, link: TrainingLink) -> None:
+        module = importlib.import_module(f"engine.backends.pytorch.{method}")
+        module.train(policy, rows, stage, link)
+
+    def save_output(self, policy: Any, folder: Path) -> None:
+        policy.save(folder)
+
+
+BACKEND = PyTorchBackend()

@@ -1,0 +1,64 @@
+"""DPO (Rafailov et al. 2023) through TRL's DPOTrainer; the reference is a frozen copy of the adapter, not a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+from trl import DPOConfig, DPOTrainer
+
+from engine.backends.interface import TrainingLink
+from engine.backends.pytorch.divergence import captured_hidden_states, predicting_positions, token_divergence
+from engine.backends.pytorch.policy import TorchPolicy
+from engine.backends.pytorch.training import LinkedTrainer, training_arguments
+
+KL_TOKENS = 256
+"""Positions of each micro-batch whose exact KL the live gauge averages."""
+
+
+class LinkedDPOTrainer(LinkedTrainer, DPOTrainer):
+    """DPOTrainer with the live KL gauge: both forwards happen anyway, so it reads their hidden states."""
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        with captured_hidden_states(self.policy.model) as hidden:
+            if self.ref_model is None:
+                result = super()._compute_loss(model, inputs, return_outputs)
+            else:
+                with captured_hidden_states(self.ref_model) as reference_hidden:
+                    result = super()._compute_loss(model, inputs, return_outputs)
+                hidden.extend(reference_hidden)
+        if self.model.training and len(hidden) >= 2:
+            positions = predicting_positions(inputs["completion_mask"], KL_TOKENS)
+            if positions.any():
+                policy, reference = (states[:, :-1][positions] for states in hidden[:2])
+                kl = token_divergence(self.policy.model, policy, reference).mean().item()
+                length = inputs["completion_mask"].sum().item() / inputs["completion_mask"].shape[0]
+                self._metrics["train"]["kl"].append(kl)
+                self._metrics["train"]["kl_sequence"].append(kl * length)
+        return result
+
+
+def train(policy: TorchPolicy, rows: Sequence[Any], stage: Any, link: TrainingLink) -> None:
+    """Train on preference pairs (engine.data.formats.Preference), from the adapter as the stage found it."""
+    dataset = Dataset.from_list([
+        {
+            "prompt": list(row.prompt),
+            "chosen": [{"role": "assistant", "content": row.chosen}],
+            "rejected": [{"role": "assistant", "content": row.rejected}],
+        }
+        for row in rows
+    ])
+    trainer = LinkedDPOTrainer(
+        model=policy.model,
+        # A second model only in full fine-tuning; left out, TRL would reload the base by its name instead.
+        ref_model=policy.reference,
+        args=DPOConfig(
+            **training_arguments(stage, policy, link.folder()),
+            beta=stage.beta,
+            max_length=stage.max_length,
+        ),
+        train_dataset=dataset,
+        processing_class=policy.tokenizer,
+    )
+    trainer.train_linked(link, policy)

@@ -1,0 +1,98 @@
+"""Load a policy by its lineage: the base in the wanted precision, and the one adapter that is carried through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from engine.models.lineage import Lineage
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
+
+from engine.backends.interface import LoadSettings
+from engine.backends.pytorch.device import pick_device, pick_dtype
+from engine.backends.pytorch.policy import TorchPolicy
+from engine.backends.pytorch.tokens import ensure_chat_template
+
+ATTENTION_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> TorchPolicy:
+    """The lineage's base plus its adapter (a new one with the recipe's rank if it has none), ready to train.
+
+    Raises OSError when files are missing and ValueError when the base's architecture has no module of the wanted
+    targets; both are bad input, told with the path.
+    """
+    device = pick_device()
+    folder = Path(lineage.base.path)
+    folder = folder if folder.is_absolute() else run_folder / folder
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    ensure_chat_template(tokenizer)
+    base = load_base(folder, device, settings)
+    base.config.pad_token_id = tokenizer.pad_token_id
+    if settings.training == "full":
+        reference = load_base(folder, device, settings).requires_grad_(False).eval() if settings.needs_reference else None
+        return TorchPolicy(base, tokenizer, device, settings, adapter_at_start=False, reference=reference)
+    set_seed(settings.seed)  # PEFT draws the adapter's A matrices
+    if lineage.adapter is None:
+        model = get_peft_model(base, lora_config(settings))
+    else:
+        # Without is_trainable the adapter loads frozen and training would do nothing.
+        model = PeftModel.from_pretrained(base, run_folder / lineage.adapter.path, is_trainable=True)
+    return TorchPolicy(model, tokenizer, device, settings, adapter_at_start=lineage.adapter is not None)
+
+
+def lora_config(settings: LoadSettings) -> LoraConfig:
+    targets = {"all-linear": "all-linear", "attention": ATTENTION_PROJECTIONS}.get(
+        settings.targets if isinstance(settings.targets, str) else "", settings.targets
+    )
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+def load_base(folder: Path, device: torch.device, settings: LoadSettings) -> PreTrainedModel:
+    """The base model alone. Only safetensors are read: pickled weights run code when they load."""
+    dtype = pick_dtype(settings.dtype, device)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        quantization_config=quantization(settings.quantization, dtype),
+        device_map={"": device} if settings.quantization != "none" else None,
+        trust_remote_code=settings.trust_remote_code,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    if settings.quantization == "none":
+        model = model.to(device)  # type: ignore[arg-type]
+    else:
+        _keep_quantized_weights_intact(model)
+    return model
+
+
+def quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if kind == "4bit":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_use_double_quant=True,
+        )
+    return None
+
+
+def _keep_quantized_weights_intact(model: torch.nn.Module) -> None:
+    """On CPUs with AVX512-BF16 an evaluation repacks 4-bit weights in place and later gradients become zero."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False

@@ -1,0 +1,89 @@
+"""SFT with LoRA (or full) through TRL's SFTTrainer: cross-entropy on every assistant turn, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from recipes.errors import InputError, Problem
+from trl import SFTConfig, SFTTrainer
+
+from engine.backends.interface import Conversation, TrainingLink
+from engine.backends.pytorch.divergence import captured_hidden_states, predicting_positions, token_divergence
+from engine.backends.pytorch.policy import TorchPolicy
+from engine.backends.pytorch.tokens import encode_conversation
+from engine.backends.pytorch.training import LinkedTrainer, training_arguments
+
+KL_EVERY = 10
+"""Steps between two readings of the KL gauge: SFT has no reference forward of its own, so each reading costs one."""
+KL_ROWS = 4
+KL_TOKENS = 256
+
+
+class LinkedSFTTrainer(LinkedTrainer, SFTTrainer):
+    """SFTTrainer with the live KL gauge: every few steps a reference forward on a few rows of the batch."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        due = self.state.global_step % KL_EVERY == 0 and self.policy.has("start") and model.training
+        if not due:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        ids, mask, labels = (inputs[name][:KL_ROWS].clone() for name in ("input_ids", "attention_mask", "labels"))
+        with captured_hidden_states(model) as hidden:
+            result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        positions = predicting_positions(labels != -100, KL_TOKENS)
+        if hidden and positions.any():
+            self._metrics["train"]["kl"].append(self._divergence(hidden[0][:KL_ROWS], ids, mask, positions))
+        return result
+
+    @torch.no_grad()
+    def _divergence(
+        self, policy_hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
+    ) -> float:
+        with (
+            self.policy.weights("start") as reference,
+            captured_hidden_states(reference) as hidden,
+            torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=bool(self.args.bf16)),
+        ):
+            reference(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1)
+        divergence = token_divergence(self.policy.model, policy_hidden[:, :-1][positions], hidden[0][:, :-1][positions])
+        return divergence.mean().item()
+
+
+def train(policy: TorchPolicy, rows: Sequence[Conversation], stage: Any, link: TrainingLink) -> None:
+    """Train on whole conversations. Raises InputError if no row has a token to train on."""
+    encoded = [encode_conversation(policy.tokenizer, row, stage.max_length) for row in rows]
+    kept = [row for row in encoded if any(row.trained)]
+    if not kept:
+        raise InputError([
+            Problem(
+                str(stage.data.source),
+                None,
+                "max_length",
+                f"{len(rows)} rows, none with an assistant token within the first {stage.max_length} tokens",
+                "rows whose assistant turns fit; raise max_length or shorten the prompts",
+                None,
+            )
+        ])
+    dataset = Dataset.from_list([
+        {
+            "input_ids": row.ids,
+            "labels": [token if trained else -100 for token, trained in zip(row.ids, row.trained, strict=True)],
+        }
+        for row in kept
+    ])
+    policy.freeze_start()
+    trainer = LinkedSFTTrainer(
+        model=policy.model,
+        args=SFTConfig(
+            **training_arguments(stage, policy, link.folder()),
+            max_length=None,  # truncated above, with the mask
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        train_dataset=dataset,
+        processing_class=policy.tokenizer,
+    )
+    trainer.train_linked(link, policy)

@@ -1,0 +1,1 @@
+"""The stage executor and one module per method. Backend-neutral: what is trained by which means is the backend's."""

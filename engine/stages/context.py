@@ -1,0 +1,100 @@
+"""What a stage has at hand: its run, its recipe, its data, the lineage it starts from, and the channel upwards."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.models.lineage import Lineage, lineage_in
+from engine.runs.channel import Channel
+from engine.runs.checkpoints import CheckpointStore
+from engine.runs.directory import RunDirectory
+from engine.runs.events import AlertEvent, PhaseEvent
+from recipes.schema import Recipe
+
+from engine.backends import open_backend
+from engine.backends.interface import Backend, LoadSettings, Message
+from engine.stages.interruption import Interrupted
+from engine.stages.results import Results
+
+
+class StageContext:
+    """``index`` is 0-based. ``rank`` is 0 but for the helpers of a several-process stage, which only train."""
+
+    def __init__(self, run: RunDirectory, recipe: Recipe, index: int, channel: Channel) -> None:
+        self.run = run
+        self.recipe = recipe
+        self.index = index
+        self.stage: Any = recipe.stages[index]
+        self.channel = channel
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.method: str = self.stage.method
+        self.folder = run.stage_folder(index, self.method)
+        self.data = run.data_folder(index, self.method)
+        self.output = self.folder / "output"
+        self.lineage: Lineage = lineage_in(run, index)
+        self.results = Results(self.folder / "evaluations")
+        self.checkpoints = CheckpointStore(self.folder / "checkpoints", keep=self.stage.checkpoint.keep)
+        self.backend: Backend = open_backend("pytorch" if recipe.backend == "auto" else recipe.backend)
+
+    @property
+    def seed(self) -> int:
+        """The stage's own training seed."""
+        return derived_seed(self.recipe.seed, self.index, "train")
+
+    def seed_for(self, step: int, purpose: str) -> int:
+        """Seed of an evaluation: from (recipe seed, stage, step, purpose), never from training's generators."""
+        return derived_seed(self.recipe.seed, self.index, f"{step}:{purpose}")
+
+    def load_settings(self, needs_reference: bool) -> LoadSettings:
+        stage = self.stage
+        adapter = stage.adapter
+        return LoadSettings(
+            quantization=self.recipe.quantization if self.recipe.quantization != "auto" else "none",
+            dtype=self.recipe.dtype,
+            training=stage.training,
+            rank=adapter.rank,
+            alpha=adapter.alpha,
+            dropout=adapter.dropout,
+            targets=adapter.targets,
+            gradient_checkpointing=stage.gradient_checkpointing,
+            seed=self.seed,
+            needs_reference=needs_reference,
+            trust_remote_code=self.recipe.trust_remote_code,
+        )
+
+    def phase(self, phase: str, detail: str = "", unit: str = "") -> Callable[[int, int], None]:
+        """Announce a phase; the returned function reports progress in it and ends the stage if that was asked."""
+        self.channel.emit(PhaseEvent(phase=phase, done=0, total=0, unit=unit, detail=detail))
+
+        def progress(done: int, total: int) -> None:
+            self.channel.emit(PhaseEvent(phase=phase, done=done, total=total, unit=unit, detail=detail))
+            self.check_interruption()
+
+        return progress
+
+    def check_interruption(self) -> None:
+        command = self.channel.pending()
+        if command is not None:
+            raise Interrupted.by(command)
+
+    def alert(self, level: str, code: str, text: str, **detail: Any) -> None:
+        self.channel.emit(AlertEvent(level=level, code=code, text=text, detail=detail))
+
+
+def derived_seed(seed: int, stage: int, purpose: str) -> int:
+    """A 31-bit seed that is the same on every machine and run."""
+    digest = hashlib.sha256(f"{seed}/{stage}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def user_turn(text: str) -> list[Message]:
+    """A conversation of one user message."""
+    return [{"role": "user", "content": text}]
+
+
+def relative_to_run(context: StageContext, path: Path) -> str:
+    return str(path.relative_to(context.run.path))

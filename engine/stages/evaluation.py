@@ -1,0 +1,161 @@
+"""The evaluations around and during a training stage: measured once, told as events, turned into gates."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from engine.data.prepare import load_suite
+from engine.runs.events import GateEvent, MetricEvent, SampleEvent
+
+from engine.backends.interface import Completion, Conversation, Policy
+from engine.evaluate.gates import GateResult, Limit, decide
+from engine.evaluate.measurement import Measurement
+from engine.evaluate.retention import measure_suite, retention
+from engine.stages.context import StageContext
+from engine.stages.results import Results
+
+When = Literal["before", "during", "after"]
+
+
+class Evaluation(ABC):
+    """What a method is judged by. Subclasses say what is measured; here is when, where it is kept and who is told."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.context = context
+        self.stage: Any = context.stage
+        self.suite = load_suite(context.run, self.stage.evaluation.suite_n)
+        self.policy: Policy | None = None
+        """Set by the stage once the policy is loaded."""
+
+    @abstractmethod
+    def measure(self, when: When, step: int) -> list[Measurement]:
+        """Everything but the suite, measured on the policy as it is now."""
+
+    @abstractmethod
+    def sample_prompts(self) -> Sequence[Conversation]:
+        """Held-out prompts, in a fixed order; the first few are shown with their generations."""
+
+    def quick(self, step: int) -> list[Measurement]:
+        """Cheap measurements at ``loss_every`` steps; none by default."""
+        return []
+
+    # ---- when ----------------------------------------------------------------------------------------------------
+
+    def before(self) -> list[Measurement]:
+        return self._full("before", 0)
+
+    def after(self) -> list[Measurement]:
+        return self._full("after", self.stage.steps)
+
+    def during(self, step: int) -> None:
+        """Called after every step but the last. A full evaluation also decides the gates, so that a rollback has
+        checkpoints to go back to."""
+        settings = self.stage.evaluation
+        if settings.every and step % settings.every == 0:
+            measured = self._full("during", step)
+            results, _ = self.gates(measured)
+            for result in results:
+                self.context.channel.emit(gate_event(result, step))
+            if results and all(result.passed for result in results):
+                self.context.checkpoints.mark_passed(step)
+        every = settings.loss_every or max(1, self.stage.steps // 8)
+        if step % every == 0:
+            self._tell(self.context.results.measured(f"quick-{step:06d}", lambda: self.quick(step)), "during", step)
+
+    def _full(self, when: When, step: int) -> list[Measurement]:
+        name = when if when != "during" else f"step-{step:06d}"
+        measured = self.context.results.measured(name, lambda: self._measure_all(when, step))
+        self._tell(measured, when, step)  # also when read from disk: the log may have lost them to a kill
+        return measured
+
+    def _measure_all(self, when: When, step: int) -> list[Measurement]:
+        measured = self.measure(when, step)
+        if self.suite:
+            progress = self.context.phase("evaluating", f"capability suite, {when}", "answers")
+            suite = measure_suite(self._policy(), self.suite, self.context.seed_for(step, "suite"), progress)
+            measured += suite
+            if when != "before":
+                measured += retention(self._stored("before"), suite)
+            recipe_start = self.base_suite()
+            if recipe_start is not None and (when != "before" or self.context.index > 0):
+                measured += retention(recipe_start, suite, "retention_base")
+        self._show_samples(step)
+        return measured
+
+    def base_suite(self) -> list[Measurement] | None:
+        """The suite on the recipe's base: the first stage's measurements before it trained."""
+        context = self.context
+        if context.index == 0:
+            return context.results.read("before")
+        first = context.recipe.stages[0]
+        return Results(context.run.stage_folder(0, first.method) / "evaluations").read("before")
+
+    # ---- gates ---------------------------------------------------------------------------------------------------
+
+    def gates(self, measured: Sequence[Measurement]) -> tuple[list[GateResult], list[str]]:
+        limits = {name: Limit(gate.min, gate.max) for name, gate in self.stage.gates.items() if gate is not None}
+        figures = {measurement.name: measurement for measurement in [*measured, *self.derived(measured)]}
+        return decide(limits, figures)
+
+    def derived(self, measured: Sequence[Measurement]) -> list[Measurement]:
+        """Figures that compare with the stage's start, such as gains."""
+        return []
+
+    # ---- helpers -------------------------------------------------------------------------------------------------
+
+    def _policy(self) -> Policy:
+        if self.policy is None:
+            raise RuntimeError("the policy is not loaded yet")
+        return self.policy
+
+    def _stored(self, name: str) -> list[Measurement]:
+        return self.context.results.read(name) or []
+
+    def _tell(self, measured: Sequence[Measurement], when: When, step: int) -> None:
+        for one in measured:
+            self.context.channel.emit(
+                MetricEvent(
+                    name=one.name, value=one.value, n=one.n, step=step, when=when, low=one.low, high=one.high,
+                    detail=one.detail,
+                )
+            )  # fmt: skip
+
+    def sampled(self, step: int, prompts: Sequence[Conversation], detail: str) -> list[Completion]:
+        """Completions at temperature 1 from the policy, the ground of the KL gate and the preferred share."""
+        return self._policy().generate(
+            prompts,
+            max_new_tokens=self.stage.evaluation.max_new_tokens,
+            temperature=1.0,
+            seed=self.context.seed_for(step, "samples"),
+            progress=self.context.phase("evaluating", detail, "completions"),
+        )
+
+    def _show_samples(self, step: int) -> None:
+        prompts = list(self.sample_prompts())[: self.stage.evaluation.samples]
+        if not prompts:
+            return
+        completions = self._policy().generate(
+            prompts,
+            max_new_tokens=self.stage.evaluation.max_new_tokens,
+            temperature=0.0,
+            seed=self.context.seed_for(step, "shown"),
+        )
+        for prompt, completion in zip(prompts, completions, strict=True):
+            self.context.channel.emit(
+                SampleEvent(step=step, prompt=prompt[-1]["content"], completion=completion.text, values={}, label="")
+            )
+
+
+def gate_event(result: GateResult, step: int) -> GateEvent:
+    return GateEvent(
+        name=result.name,
+        value=result.value,
+        min=result.limit.minimum,
+        max=result.limit.maximum,
+        passed=result.passed,
+        n=result.n,
+        step=step,
+        detail=result.detail,
+    )

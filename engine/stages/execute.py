@@ -1,0 +1,51 @@
+"""Run one stage of a run to its exit code: what a stage process does between its start and its end."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+
+from engine.runs.channel import Channel
+from engine.runs.directory import RunDirectory
+from engine.runs.events import AlertEvent, StageEvent
+from engine.runs.exitcodes import BAD_INPUT, DONE, FAILED, GATE_FAILED
+from recipes.errors import InputError
+from recipes.load import load_recipe
+
+from engine.stages.context import StageContext
+from engine.stages.interruption import Interrupted
+from engine.stages.output import sealed_result
+
+
+def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
+    """Returns an exit code of engine/runs/exitcodes.py; whatever happens, the channel is told in words."""
+    method = "?"
+    try:
+        recipe = load_recipe(str(run.recipe)).recipe
+        context = StageContext(run, recipe, index, channel)
+        method = context.method
+        channel.emit(StageEvent(state="started", method=method, steps_total=context.stage.steps))
+        result = sealed_result(context)
+        if result is None:
+            module = importlib.import_module(f"engine.stages.{method}")
+            module.run(context)
+            if context.rank != 0:
+                return DONE
+            result = sealed_result(context)
+            assert result is not None, "the stage ended without sealing its output"
+        passed = bool(result["passed"])
+        reason = "" if passed else f"gate failed: {', '.join(result['failed'])}"
+        steps = context.stage.steps
+        channel.emit(StageEvent(state="done", method=method, steps_total=steps, passed=passed, reason=reason))
+        return DONE if passed else GATE_FAILED
+    except Interrupted as interruption:
+        channel.emit(AlertEvent(level="info", code="interrupted", text=interruption.reason, detail={}))
+        return interruption.exit_code
+    except InputError as error:
+        channel.emit(StageEvent(state="failed", method=method, steps_total=0, reason=str(error)))
+        return BAD_INPUT
+    except Exception as error:
+        traceback.print_exc()
+        text = f"{type(error).__name__}: {error}"
+        channel.emit(AlertEvent(level="error", code="crash", text=text, detail={}))
+        return FAILED

@@ -1,0 +1,162 @@
+"""SFT: teach what the conversations show, and replay the model's own answers so that it does not forget the rest."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from engine.data.formats import Conversation as ConversationRow
+from engine.data.formats import Question
+from engine.data.prepare import load_conversations, load_heldout, load_replay
+from engine.runs.files import write_atomically
+
+from engine.backends.interface import Conversation
+from engine.evaluate.drift import length_ratio, mean_length, measure_kl
+from engine.evaluate.gates import gain
+from engine.evaluate.heldout import accuracy, heldout_loss
+from engine.evaluate.measurement import Measurement
+from engine.evaluate.statistics import falling_trend
+from engine.stages.context import StageContext, derived_seed
+from engine.stages.evaluation import Evaluation, When
+from engine.stages.training import run_training_stage
+
+REPLAY_SOURCES = 400
+"""Most prompts that are answered for replay: more would only cost time, since a stage repeats its rows anyway."""
+
+
+def run(context: StageContext) -> bool:
+    return run_training_stage(
+        context, SftEvaluation(context), lambda policy: training_rows(context, policy), needs_reference=False
+    )
+
+
+class SftEvaluation(Evaluation):
+    """Held-out loss and its trend, perplexity, accuracy (exact answers, else per token), KL, retention."""
+
+    def __init__(self, context: StageContext) -> None:
+        super().__init__(context)
+        rows = load_heldout(context.data)
+        self.prompts: list[Conversation] = []
+        self.completions: list[str] = []
+        self.answers: list[str] | None = [] if rows and all(isinstance(row, Question) for row in rows) else None
+        for row in rows:
+            if isinstance(row, Question):
+                self.prompts.append(list(row.prompt))
+                self.completions.append(row.answer)
+                if self.answers is not None:
+                    self.answers.append(row.answer)
+            elif isinstance(row, ConversationRow):
+                last = max(i for i, message in enumerate(row.messages) if message["role"] == "assistant")
+                self.prompts.append(list(row.messages[:last]))
+                self.completions.append(row.messages[last]["content"])
+
+    def sample_prompts(self) -> Sequence[Conversation]:
+        return self.prompts
+
+    def quick(self, step: int) -> list[Measurement]:
+        return heldout_loss(self._policy(), self.prompts, self.completions)[:1]
+
+    def measure(self, when: When, step: int) -> list[Measurement]:
+        phase = self.context.phase
+        policy = self._policy()
+        measured = heldout_loss(
+            policy, self.prompts, self.completions, phase("evaluating", f"held-out loss, {when}", "rows")
+        )
+        if self.answers is not None:
+            completions = policy.generate(
+                self.prompts,
+                max_new_tokens=self.stage.evaluation.max_new_tokens,
+                temperature=0.0,
+                seed=self.context.seed_for(step, "answers"),
+                progress=phase("evaluating", f"held-out answers, {when}", "answers"),
+            )
+            measured.append(accuracy(self.answers, completions))
+        sampled_prompts = self.prompts[: self.stage.evaluation.prompts]
+        samples = self.sampled(step, sampled_prompts, f"sampled completions, {when}")
+        if when == "before":
+            measured.append(Measurement("completion_length", mean_length(samples), len(samples)))
+        else:
+            start = next(one for one in self._stored("before") if one.name == "completion_length")
+            measured.append(length_ratio(start.value, samples))
+            for which, name in (("start", "kl"), ("base", "kl_base")):
+                if policy.has(which):
+                    progress = phase("evaluating", f"divergence from the {which}", "completions")
+                    measured += measure_kl(policy, sampled_prompts, samples, to=which, name=name, progress=progress)
+        return measured
+
+    def derived(self, measured: Sequence[Measurement]) -> list[Measurement]:
+        before = {one.name: one for one in self._stored("before")}
+        after = {one.name: one for one in measured}
+        name = "accuracy" if self.answers is not None else "token_accuracy"
+        one = gain(name, before[name], after[name])
+        losses = [before["heldout_loss"].value, *self._losses_during(), after["heldout_loss"].value]
+        trend = falling_trend(losses)
+        says = f"{losses[0]:.4g} -> {losses[-1]:.4g} nats per token over {len(losses)} points, Mann-Kendall p {trend:.2g}"
+        return [
+            Measurement("accuracy_gain", one.value, one.n, one.low, one.high, one.detail),
+            Measurement("heldout_loss", trend, len(losses), detail={"says": says}),
+        ]
+
+    def _losses_during(self) -> list[float]:
+        points = []
+        for path in sorted(self.context.results.folder.glob("quick-*.json")):
+            points += [item.value for item in self.context.results.read(path.stem) or [] if item.name == "heldout_loss"]
+        return points
+
+
+def training_rows(context: StageContext, policy: Any) -> list[Conversation]:
+    """The user's conversations, mixed with replay in the recipe's share."""
+    rows = [list(row.messages) for row in load_conversations(context.data / "train.jsonl")]
+    replay = replay_rows(context, policy, len(rows))
+    mixed = rows + replay
+    random.Random(derived_seed(context.recipe.seed, context.index, "mix")).shuffle(mixed)
+    return mixed
+
+
+def replay_rows(context: StageContext, policy: Any, own: int) -> list[Conversation]:
+    """Replay conversations in number share / (1 - share) of the stage's own, repeated if there are too few.
+
+    General conversations are used as they are; general prompts are answered greedily by the model as it is before
+    training. The answers are kept in the run directory, so that a resumed run trains on the same.
+    """
+    share = context.stage.replay.share
+    sources = load_replay(context.data)
+    wanted = round(own * share / (1 - share))
+    if not wanted or not sources:
+        return []
+    answered = context.folder / "replay.jsonl"
+    if context.rank == 0 and not answered.exists():
+        lines = [json.dumps(row, ensure_ascii=False) for row in _answer(context, policy, sources[:REPLAY_SOURCES])]
+        write_atomically(answered, "".join(line + "\n" for line in lines))
+    while not answered.exists():  # the other ranks of a several-process stage wait for the first
+        time.sleep(0.2)
+    rows: list[Conversation] = [json.loads(line) for line in answered.read_text(encoding="utf-8").splitlines()]
+    if not rows:
+        context.alert("warning", "no-replay", "the model ended none of its answers to the general prompts: no replay")
+        return []
+    repeats = -(-wanted // len(rows))
+    return (rows * repeats)[:wanted]
+
+
+def _answer(context: StageContext, policy: Any, sources: Sequence[Any]) -> list[Conversation]:
+    conversations = [list(row.messages) for row in sources if isinstance(row, ConversationRow)]
+    prompts = [list(row.prompt) for row in sources if not isinstance(row, ConversationRow)]
+    if prompts:
+        progress = context.phase("evaluating", "the model's own answers for replay", "answers")
+        completions = policy.generate(
+            prompts,
+            max_new_tokens=max(64, context.stage.evaluation.max_new_tokens),
+            temperature=0.0,
+            seed=context.seed_for(0, "replay"),
+            progress=progress,
+        )
+        # An answer that was cut off would teach the model not to stop.
+        conversations += [
+            [*prompt, {"role": "assistant", "content": completion.text}]
+            for prompt, completion in zip(prompts, completions, strict=True)
+            if completion.finished and completion.text
+        ]
+    return conversations

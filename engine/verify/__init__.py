@@ -1,0 +1,1 @@
+"""Verifiers: what decides whether a completion is right, preferred or broken. Backend-neutral, no torch."""
