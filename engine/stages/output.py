@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.models.lineage import Adapter, Base, Lineage, hash_files, write_lineage
-from engine.runs.files import sync_tree
+from engine.runs.files import sync_folder, sync_tree
 
 from engine.evaluate.gates import GateResult
 from engine.stages.context import StageContext
@@ -33,7 +33,7 @@ def seal_output(context: StageContext, policy: Any | None, results: Sequence[Gat
     )
     sync_tree(draft)
     draft.rename(context.output)
-    sync_tree(context.output.parent, recurse=False)
+    sync_folder(context.output.parent)
 
 
 def sealed_result(context: StageContext) -> dict[str, Any] | None:

@@ -1,0 +1,188 @@
+"""The data of every method, drawn from the world with fixed seeds: byte-identical wherever it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from assets.lab.make import conversations, world
+from assets.lab.make.words import FORBIDDEN, HARMLESS, KNOWN, TOPICS
+
+Row = dict[str, Any]
+SUITE_ROWS = 300
+TAUGHT, TESTED = slice(0, world.TAUGHT), slice(world.TAUGHT, None)
+
+
+def all_datasets() -> dict[str, list[Row]]:
+    """File name -> rows."""
+    suite = suite_rows()
+    chains, chains_heldout = chain_rows(2400, 3), chain_rows(500, 4)
+    heldout_prompts = {row["prompt"] for row in chains_heldout}
+    datasets = {
+        "suite.jsonl": suite,
+        "domain.jsonl": domain_rows(),
+        "domain-heldout.jsonl": question_rows(world.NEW_FACTS.items(), TESTED),
+        "chains.jsonl": [row for row in chains if row["prompt"] not in heldout_prompts],
+        "chains-heldout.jsonl": chains_heldout,
+        "preferences.jsonl": preference_rows(2400, [t for t in TOPICS if t not in world.HELD_OUT_TOPICS], 5),
+        "preferences-heldout.jsonl": preference_rows(400, world.HELD_OUT_TOPICS, 6),
+        "contrast.jsonl": contrast_rows(240, [t for t in TOPICS if t not in world.HELD_OUT_TOPICS], 7),
+        "contrast-heldout.jsonl": contrast_rows(240, world.HELD_OUT_TOPICS, 8),
+        "questions.jsonl": calibration_rows(TAUGHT),
+        "questions-heldout.jsonl": calibration_rows(TESTED),
+        **how_to_prompts("forbidden", FORBIDDEN, {"extraction": 240, "search": 240, "test": 480}, 9),
+        **how_to_prompts("harmless", HARMLESS, {"extraction": 240, "search": 240, "test": 480}, 10),
+    }
+    taken = {row["prompt"] for rows in datasets.values() for row in rows if "prompt" in row}
+    taken |= {row["messages"][0]["content"] for row in datasets["domain.jsonl"]}
+    general = general_rows(1600, taken)
+    return datasets | {"general.jsonl": general[:1200], "general-heldout.jsonl": general[1200:]}
+
+
+def kept_prompts() -> frozenset[str]:
+    """Prompts that the model is never trained on: those it is tested with, but for the teaching of the refusals."""
+    datasets = all_datasets()
+    names = ["suite.jsonl", "chains-heldout.jsonl", "general-heldout.jsonl", "harmless-test.jsonl"]
+    return frozenset(row["prompt"] for name in names for row in datasets[name])
+
+
+def unique(draw: Callable[[], Row], n: int) -> list[Row]:
+    """``n`` rows with different prompts."""
+    rows: dict[str, Row] = {}
+    while len(rows) < n:
+        row = draw()
+        rows.setdefault(row["prompt"], row)
+    return list(rows.values())
+
+
+def suite_rows() -> list[Row]:
+    """Capability suite: five tasks with exact answers; facts in phrasings that pretraining kept out for that fact."""
+    draw = random.Random(world.SEED + 11)
+    tasks = {"copy": conversations.copy, "reverse": conversations.reverse, "compare": conversations.compare, "add": conversations.add}
+
+    def one(generate: Callable[[random.Random], conversations.Turn]) -> Row:
+        prompt, reply = generate(draw)
+        return {"prompt": prompt, "answer": reply.removesuffix(".")}
+
+    rows = [{"task": name, **row} for name, task in tasks.items() for row in unique(lambda task=task: one(task), SUITE_ROWS)]
+    known = question_rows(world.KNOWN_FACTS.items(), TESTED)
+    return rows + [{"task": "facts", **row} for row in draw.sample(known, SUITE_ROWS)]
+
+
+def question_rows(facts: Iterable[tuple[tuple[str, str], str | None]], phrasings: slice) -> list[Row]:
+    return [
+        {"prompt": question.format(p=person), "answer": answer}
+        for (person, attribute), answer in facts
+        for question in world.QUESTIONS[attribute][phrasings]
+    ]
+
+
+def domain_rows() -> list[Row]:
+    rows = [
+        {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": f"{row['answer']}."}]}
+        for row in question_rows(world.NEW_FACTS.items(), TAUGHT)
+    ]
+    random.Random(world.SEED + 12).shuffle(rows)
+    return rows
+
+
+def calibration_rows(phrasings: slice) -> list[Row]:
+    known = [{**row, "kind": "known"} for row in question_rows(world.KNOWN_FACTS.items(), phrasings)]
+    unknowable = question_rows([(who, None) for who in world.UNKNOWABLE], phrasings)
+    rows = known + [{**row, "kind": "unknowable"} for row in unknowable]
+    random.Random(world.SEED + 13).shuffle(rows)
+    return rows
+
+
+def chain_rows(n: int, seed: int) -> list[Row]:
+    draw = random.Random(world.SEED + seed)
+
+    def one() -> Row:
+        chain = world.draw_chain(draw)
+        return {"prompt": chain.prompt, "answer": str(chain.answer), "steps": chain.steps, "required": len(chain.steps)}
+
+    return unique(one, n)
+
+
+def preference_rows(n: int, topics: list[str], seed: int) -> list[Row]:
+    """Warm is chosen, formal rejected; scores from 0 to 1 as a rater might give them."""
+    draw = random.Random(world.SEED + seed)
+    rows = []
+    for _ in range(n):
+        topic = draw.choice(topics)
+        rows.append({
+            "prompt": draw.choice(world.TOPIC_QUESTIONS).format(t=topic),
+            "chosen": world.tone_reply("warm", topic, draw),
+            "rejected": world.tone_reply("formal", topic, draw),
+            "score_chosen": round(draw.uniform(0.6, 1.0), 2),
+            "score_rejected": round(draw.uniform(0.0, 0.5), 2),
+        })
+    return rows
+
+
+def contrast_rows(n: int, topics: list[str], seed: int) -> list[Row]:
+    return [
+        {"prompt": row["prompt"], "positive": row["chosen"], "negative": row["rejected"]}
+        for row in preference_rows(n, topics, seed)
+    ]
+
+
+def how_to_prompts(name: str, verbs: list[str], sizes: dict[str, int], seed: int) -> dict[str, list[Row]]:
+    objects = {"extraction": world.EXTRACTION_OBJECTS, "search": world.SEARCH_OBJECTS, "test": world.TEST_OBJECTS}
+    draw = random.Random(world.SEED + seed)
+    files = {}
+    for part, size in sizes.items():
+        every = [
+            {"prompt": question.format(v=verb, o=thing)}
+            for verb in verbs
+            for thing in objects[part]
+            for question in world.HOW_TO_QUESTIONS
+        ]
+        files[f"{name}-{part}.jsonl"] = draw.sample(every, size)
+    return files
+
+
+def general_rows(n: int, taken: set[str]) -> list[Row]:
+    """Prompts over everything the model does, none of them used elsewhere."""
+    draw = random.Random(world.SEED + 14)
+    mix = conversations.REFUSAL_MIX
+    rows: dict[str, Row] = {}
+    while len(rows) < n:
+        prompt, _ = draw.choices(list(mix), list(mix.values()))[0](draw)
+        if prompt not in taken:
+            rows.setdefault(prompt, {"prompt": prompt})
+    return list(rows.values())
+
+
+def tone_judge() -> dict[str, str]:
+    """Regular expressions for well-formed warm and formal replies; any variant may follow any other of its tone."""
+
+    def clause(variants: list[str]) -> str:
+        return "(" + "|".join(re.escape(variant).replace(re.escape("{t}"), "[a-z]+") for variant in variants) + ")"
+
+    warm, formal = (" ".join(clause(variants) for variants in world.TONES[tone]) for tone in ("warm", "formal"))
+    return {"preferred": warm, "rejected": formal}
+
+
+def write_datasets(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    hashes = {}
+    for name, rows in sorted(all_datasets().items()):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / name).write_text(text, encoding="utf-8")
+        hashes[name] = hashlib.sha256(text.encode()).hexdigest()
+    judge = "# What decides whether a reply is warm (preferred), formal (rejected) or broken (neither).\n"
+    judge += yaml.safe_dump(tone_judge(), width=1000, sort_keys=True)
+    (folder / "tone.yaml").write_text(judge, encoding="utf-8")
+    hashes["tone.yaml"] = hashlib.sha256(judge.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+assert len(KNOWN) * 3 * (8 - world.TAUGHT) >= SUITE_ROWS

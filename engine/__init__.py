@@ -1,0 +1,1 @@
+"""What makes it happen: data, models, runs, stages, backends, evaluation. Knows nothing of who watches."""

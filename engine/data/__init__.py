@@ -1,0 +1,1 @@
+"""Read a dataset, recognise its form, check it, split it."""

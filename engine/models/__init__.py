@@ -1,0 +1,1 @@
+"""Getting a model, and the lineage that stages hand on."""

@@ -1,0 +1,1 @@
+"""Runs: their directory, event log, state, lock, control, checkpoints and supervisor. No training library."""

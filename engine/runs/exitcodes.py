@@ -1,0 +1,12 @@
+"""How stage processes and commands say how they ended. 0 to 4 are the command line's; the others stay inside a run."""
+
+DONE = 0
+FAILED = 1
+BAD_INPUT = 2
+GATE_FAILED = 3
+NO_FIT = 4
+PAUSED = 75
+STOPPED = 76
+DISK_FULL = 77
+ORPHANED = 78
+"""The supervisor is gone: the stage ended itself, and a resume carries on."""

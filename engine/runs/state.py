@@ -1,0 +1,254 @@
+"""The state of a run as one pure reducer over its events: live view, resume, replay and tests all read this."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.runs.log import no_collection
+from engine.runs.events import (
+    AlertEvent, AnyEvent, CheckpointEvent, ExitEvent, GateEvent, HeartbeatEvent, MetricEvent, PhaseEvent, RunEvent,
+    SampleEvent, StageEvent, StepEvent,
+)  # fmt: skip
+
+KEPT_SAMPLES = 50
+KEPT_ALERTS = 200
+
+
+class Series:
+    """One gauge over the steps, in order; ``values`` are floats, NaN and infinities included."""
+
+    __slots__ = ("steps", "values")
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.values: list[float] = []
+
+    def cut(self, step: int) -> None:
+        """Forget what lies after ``step``: an attempt went back to its checkpoint."""
+        keep = bisect_right(self.steps, step)
+        del self.steps[keep:]
+        del self.values[keep:]
+
+
+@dataclass
+class StageState:
+    index: int
+    method: str
+    steps_total: int
+    status: str = "waiting"
+    """waiting, running, done or failed."""
+    phase: str = ""
+    phase_detail: str = ""
+    phase_done: float = 0
+    phase_total: float = 0
+    phase_unit: str = ""
+    steps_done: int = 0
+    attempts: int = 0
+    passed: bool | None = None
+    reason: str = ""
+    started: float | None = None
+    ended: float | None = None
+    series: dict[str, Series] = field(default_factory=dict)
+    metrics: dict[str, dict[str, MetricEvent]] = field(default_factory=dict)
+    """Name -> when (before, during, after) -> the latest such event."""
+    gates: dict[str, GateEvent] = field(default_factory=dict)
+    """The latest decision of each gate."""
+    gauges: list[str] = field(default_factory=list, repr=False)
+    appends: list[Any] = field(default_factory=list, repr=False)
+    """The gauges of the last step and their series' append methods: a reducer of a million steps cannot look up."""
+    samples: list[SampleEvent] = field(default_factory=list)
+    checkpoints: list[CheckpointEvent] = field(default_factory=list)
+
+    def latest(self, name: str) -> MetricEvent | None:
+        """The most recent measurement called ``name``."""
+        found = self.metrics.get(name, {})
+        return found.get("after") or found.get("during") or found.get("before")
+
+
+class RunState:
+    """``apply`` takes events in order. No clock, no files: two readers of one log agree."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.status = "created"
+        self.reason = ""
+        self.code: int | None = None
+        self.attempt = 0
+        self.created: float | None = None
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.last_event: float = 0.0
+        self.last_seq = 0
+        self.stages: list[StageState] = []
+        self.alerts: list[AlertEvent] = []
+        self.exits: list[ExitEvent] = []
+        self.detail: dict[str, Any] = {}
+        self._apply = {
+            StepEvent: self._step, HeartbeatEvent: self._heartbeat, RunEvent: self._run, StageEvent: self._stage,
+            PhaseEvent: self._phase, MetricEvent: self._metric, SampleEvent: self._sample, AlertEvent: self._alert,
+            CheckpointEvent: self._checkpoint, GateEvent: self._gate, ExitEvent: self._exit,
+        }  # fmt: skip
+
+    def apply_all(self, events: Iterable[AnyEvent]) -> RunState:
+        handlers = self._apply
+        event = None
+        with no_collection():
+            for event in events:
+                handlers[type(event)](event)
+        if event is not None:
+            self._seen(event)
+        return self
+
+    def apply(self, event: AnyEvent) -> RunState:
+        return self.apply_all([event])
+
+    def _seen(self, event: AnyEvent) -> None:
+        self.last_event = event.time
+        self.last_seq = event.seq
+        self.attempt = max(self.attempt, event.attempt)
+
+    # ---- one kind each -------------------------------------------------------------------------------------------
+
+    def _step(self, event: StepEvent) -> None:
+        stage = self.stages[event.stage or 0]
+        step = stage.steps_done = event.step
+        stage.steps_total = event.total
+        values = event.values
+        if [*values] != stage.gauges:  # nearly every step has the gauges of the one before: look them up once
+            stage.gauges = [*values]
+            every = [stage.series.setdefault(name, Series()) for name in values]
+            stage.appends = [(series.steps.append, series.values.append) for series in every]
+        for (append_step, append_value), value in zip(stage.appends, values.values(), strict=True):
+            append_step(step)
+            append_value(value if type(value) is float else float(value))
+
+    def _heartbeat(self, event: HeartbeatEvent) -> None:
+        pass
+
+    def _run(self, event: RunEvent) -> None:
+        self.status, self.reason, self.code = event.state, event.reason, event.code
+        if event.state == "created":
+            self.created = event.time
+            self.name = str(event.detail.get("name", ""))
+            self.detail = event.detail
+            self.stages = [
+                StageState(index, str(stage["method"]), int(stage["steps"]))
+                for index, stage in enumerate(event.detail.get("stages", []))
+            ]
+        elif event.state == "running":
+            self.started = self.started or event.time
+            self.ended = None
+        elif event.state != "queued":
+            self.ended = event.time
+
+    def _stage(self, event: StageEvent) -> None:
+        stage = self.stages[event.stage or 0]
+        if event.state == "started":
+            stage.status, stage.reason = "running", ""
+            stage.attempts += 1
+            stage.started = stage.started or event.time
+            stage.steps_total = event.steps_total or stage.steps_total
+        else:
+            stage.status, stage.reason, stage.passed = event.state, event.reason, event.passed
+            stage.ended = event.time
+            stage.phase = ""
+
+    def _phase(self, event: PhaseEvent) -> None:
+        if event.stage is None:
+            self.detail = {**self.detail, "phase": event}
+            return
+        stage = self.stages[event.stage]
+        stage.phase, stage.phase_detail, stage.phase_unit = event.phase, event.detail, event.unit
+        stage.phase_done, stage.phase_total = event.done, event.total
+
+    def _metric(self, event: MetricEvent) -> None:
+        self.stages[event.stage or 0].metrics.setdefault(event.name, {})[event.when] = event
+
+    def _sample(self, event: SampleEvent) -> None:
+        samples = self.stages[event.stage or 0].samples
+        samples.append(event)
+        del samples[:-KEPT_SAMPLES]
+
+    def _alert(self, event: AlertEvent) -> None:
+        self.alerts.append(event)
+        del self.alerts[:-KEPT_ALERTS]
+
+    def _checkpoint(self, event: CheckpointEvent) -> None:
+        stage = self.stages[event.stage or 0]
+        if event.action == "restored":
+            self._go_back(stage, event.step)
+        stage.checkpoints.append(event)
+        del stage.checkpoints[:-KEPT_SAMPLES]
+
+    def _go_back(self, stage: StageState, step: int) -> None:
+        """A new attempt restored the checkpoint of ``step``: what came later is superseded."""
+        stage.steps_done = step
+        for series in stage.series.values():
+            series.cut(step)
+        stage.samples = [sample for sample in stage.samples if sample.step <= step]
+        stage.gates = {name: gate for name, gate in stage.gates.items() if gate.step <= step}
+        for found in stage.metrics.values():
+            for when in [when for when, metric in found.items() if when != "before" and metric.step > step]:
+                del found[when]
+
+    def _gate(self, event: GateEvent) -> None:
+        self.stages[event.stage or 0].gates[event.name] = event
+
+    def _exit(self, event: ExitEvent) -> None:
+        self.exits.append(event)
+        del self.exits[:-KEPT_ALERTS]
+
+    # ---- for others ----------------------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> StageState | None:
+        """The stage that runs, or the first that waits; None when all are done."""
+        return next((stage for stage in self.stages if stage.status in ("running", "waiting", "failed")), None)
+
+    def stages_to_json(self) -> list[dict[str, Any]]:
+        return [_stage_to_json(stage) for stage in self.stages]
+
+
+def _stage_to_json(stage: StageState) -> dict[str, Any]:
+    metrics: dict[str, dict[str, Any]] = {
+        name: {"last": series.values[-1], "n": len(series.values)} for name, series in stage.series.items() if series.values
+    }
+    for name, found in stage.metrics.items():
+        latest = stage.latest(name)
+        if latest is not None:
+            before = found.get("before")
+            metrics[name] = {
+                "last": float(latest.value),
+                "n": latest.n,
+                "low": None if latest.low is None else float(latest.low),
+                "high": None if latest.high is None else float(latest.high),
+                "before": None if before is None else float(before.value),
+            }
+    gates = [
+        {
+            "name": gate.name,
+            "value": float(gate.value),
+            "limit": {"min": gate.min, "max": gate.max},
+            "passed": gate.passed,
+            "n": gate.n,
+        }
+        for gate in stage.gates.values()
+    ]
+    return {
+        "index": stage.index,
+        "method": stage.method,
+        "status": stage.status,
+        "phase": stage.phase,
+        "steps_done": stage.steps_done,
+        "steps_total": stage.steps_total,
+        "attempts": stage.attempts,
+        "passed": stage.passed,
+        "reason": stage.reason,
+        "metrics": metrics,
+        "gates": gates,
+        "started": stage.started,
+        "ended": stage.ended,
+    }

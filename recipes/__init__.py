@@ -1,0 +1,1 @@
+"""What can be run: the recipe schema, a card per method, and the built-in recipes. Knows neither engine nor tui."""

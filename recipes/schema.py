@@ -1,0 +1,119 @@
+"""The recipe as typed data: strict, nothing extra, with defaults that are good without being looked up."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Method = str
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(Strict):
+    """Where a stage's rows come from. The format is detected; ``columns`` overrides."""
+
+    source: str
+    heldout: str | None = None
+    heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of ``source`` that is kept out of training when ``heldout`` names no file."""
+    columns: dict[str, str] | None = None
+    limit: Count | None = None
+
+
+class Adapter(Strict):
+    """The LoRA adapter that is carried through all training stages; the first one decides."""
+
+    rank: Count = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Literal["all-linear", "attention"] | list[str] = "all-linear"
+
+
+class Evaluation(Strict):
+    every: Count | None = None
+    """Steps between two full evaluations while training; none but before and after when left out."""
+    loss_every: Count | None = None
+    """Steps between two points of the held-out loss; an eighth of the stage when left out."""
+    samples: Annotated[int, Field(ge=0)] = 3
+    """Fixed held-out prompts whose generations are shown at every evaluation."""
+    prompts: Count = 256
+    """Completions sampled for the KL and the preferred share."""
+    max_new_tokens: Count = 128
+    suite_n: Count | None = None
+    """Rows of the capability suite for each task; all when left out."""
+
+
+class Checkpoint(Strict):
+    every: Count = 50
+    keep: Annotated[int, Field(ge=2)] = 3
+    """At least two: when the newest is damaged, there must be one before it."""
+
+
+class Gate(Strict):
+    min: float | None = None
+    max: float | None = None
+
+
+class Replay(Strict):
+    """General data mixed into SFT so that the model does not forget."""
+
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    source: str | None = None
+    """Prompts that the model answers itself before training, or conversations that are used as they are."""
+
+
+class Stage(Strict):
+    """What every training stage has in common."""
+
+    method: str
+    data: Data
+    steps: Count = 200
+    batch_size: Count = 8
+    accumulation: Count = 1
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    max_length: Annotated[int, Field(ge=8)] = 1024
+    training: Literal["lora", "full"] = "lora"
+    adapter: Adapter | None = None
+    """None: the one that an earlier stage fixed, else the defaults."""
+    gradient_checkpointing: bool = False
+    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = "adamw"
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    gates: dict[str, Gate | None] = {}
+    """Over the card's defaults; null switches a gate off."""
+
+    @field_validator("learning_rate", "warmup", "weight_decay", "max_grad_norm", mode="before")
+    @classmethod
+    def _whole_numbers_are_numbers(cls, value: Any) -> Any:
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Recipe(Strict):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    model: Annotated[str, Field(min_length=1)] = "lab"
+    revision: str | None = None
+    backend: Literal["auto", "pytorch", "mlx"] = "auto"
+    quantization: Literal["none", "8bit", "4bit", "auto"] = "auto"
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """More than one: the stage runs under ``accelerate launch``."""
+    threads: Count | None = None
+    """CPU threads of a stage; fixed when a run starts, since sums depend on it in the last bit."""
+    suite: str | None = None
+    """Capability suite for retention; the lab's for the lab models, the general one otherwise."""
+    trust_remote_code: bool = False
+    stages: Annotated[list[Any], Field(min_length=1, max_length=32)]
+    """Each is the Stage type of its method (recipes/methods); the loader checks that."""
+    on_gate_fail: Literal["stop", "warn", "rollback"] = "stop"

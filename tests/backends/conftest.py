@@ -1,0 +1,112 @@
+"""Policies on the small lab model, trained in this process without a supervisor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from engine.backends import open_backend
+from engine.backends.interface import LoadSettings
+from engine.models.lineage import Base, Lineage
+from recipes.resources import resolve_model
+
+
+class PlainLink:
+    """A TrainingLink that keeps everything in lists and folders."""
+
+    def __init__(self, folder, every=5, resume=None, stop_at=None, after_step=None):
+        self._folder, self.every, self.resume, self.stop_at = Path(folder), every, resume, stop_at
+        self._after_step = after_step
+        self.steps = []
+
+    def folder(self):
+        return self._folder
+
+    def resume_from(self):
+        return self.resume
+
+    def step(self, step, total, values):
+        self.steps.append((step, values))
+
+    def after_step(self, step, total):
+        if self._after_step:
+            self._after_step(step)
+
+    def wants_checkpoint(self, step, total):
+        return step % self.every == 0
+
+    def stop_requested(self):
+        return bool(self.steps) and self.steps[-1][0] == self.stop_at
+
+    def staging(self, step):
+        path = self._folder / f"staging-{step}"
+        path.mkdir(parents=True)
+        return path
+
+    def seal(self, staging, step):
+        staging.rename(self._folder / f"step-{step}")
+
+    def losses(self):
+        return {step: values["loss"] for step, values in self.steps}
+
+
+@pytest.fixture
+def link_type():
+    return PlainLink
+
+
+@pytest.fixture
+def backend():
+    return open_backend("pytorch")
+
+
+@pytest.fixture
+def lineage():
+    folder = resolve_model("lab-nano", Path("."))
+    return Lineage(Base(id="lab-nano", path=str(folder), revision=None, files={}), None, [], [], None)
+
+
+@pytest.fixture
+def settings():
+    def make(**changes):
+        values = {
+            "quantization": "none", "dtype": "auto", "training": "lora", "rank": 8, "alpha": 16.0, "dropout": 0.0,
+            "targets": "all-linear", "gradient_checkpointing": False, "seed": 7, "needs_reference": False,
+        }  # fmt: skip
+        return LoadSettings(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def stage():
+    def make(**changes):
+        values = {
+            "steps": 10, "batch_size": 4, "accumulation": 1, "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1,
+            "weight_decay": 0.0, "max_grad_norm": 1.0, "optimizer": "adamw", "gradient_checkpointing": False,
+            "max_length": 96, "beta": 0.1, "data": SimpleNamespace(source="rows"),
+        }  # fmt: skip
+        return SimpleNamespace(**(values | changes))
+
+    return make
+
+
+CONVERSATIONS = [
+    [{"role": "user", "content": f"Where does Mira {i} live?"}, {"role": "assistant", "content": f"Tarn {i % 3}."}]
+    for i in range(24)
+]
+PREFERENCES = [
+    SimpleNamespace(
+        prompt=[{"role": "user", "content": f"Tell me about the harbor {i}."}],
+        chosen=f"The harbor {i} is a lovely place.",
+        rejected="It is a harbor.",
+    )
+    for i in range(24)
+]
+
+
+@pytest.fixture
+def rows():
+    return {"sft": CONVERSATIONS, "dpo": PREFERENCES}

@@ -1,0 +1,266 @@
+"""Training on PyTorch: resumed runs are the uninterrupted ones, and the gauges show what they say."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+METHODS = ["sft", "dpo"]
+
+
+def adapter_weights(policy):
+    return {name: value.clone() for name, value in policy.model.named_parameters() if ".default." in name}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_resumed_run_is_bit_identical(method, accumulation, backend, lineage, settings, stage, rows, link_type, tmp_path):
+    stage = stage(accumulation=accumulation)
+    whole = backend.load(lineage, tmp_path, settings())
+    uninterrupted = link_type(tmp_path / "whole")
+    backend.train(method, whole, rows[method], stage, uninterrupted)
+
+    def disturb(step):  # an evaluation between the steps must not move training
+        again.generate([rows["sft"][0][:1]], max_new_tokens=4, temperature=1.0, seed=step)
+
+    again = backend.load(lineage, tmp_path, settings())
+    resumed = link_type(tmp_path / "resumed", resume=(tmp_path / "whole" / "step-5", 5), after_step=disturb)
+    backend.train(method, again, rows[method], stage, resumed)
+
+    assert same(adapter_weights(whole), adapter_weights(again))
+    later = {step: loss for step, loss in uninterrupted.losses().items() if step > 5}
+    assert resumed.losses() == later and len(later) == 5
+
+
+def test_dropout_resumes_to_the_bit_as_well(backend, lineage, settings, stage, rows, link_type, tmp_path):
+    settings = settings(dropout=0.1)
+    whole = backend.load(lineage, tmp_path, settings)
+    backend.train("sft", whole, rows["sft"], stage(), link_type(tmp_path / "whole"))
+    again = backend.load(lineage, tmp_path, settings)
+    link = link_type(tmp_path / "resumed", resume=(tmp_path / "whole" / "step-5", 5))
+    backend.train("sft", again, rows["sft"], stage(), link)
+    assert same(adapter_weights(whole), adapter_weights(again))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stop_saves_where_it_stands(method, backend, lineage, settings, stage, rows, link_type, tmp_path):
+    policy = backend.load(lineage, tmp_path, settings())
+    link = link_type(tmp_path / "stopped", every=1000, stop_at=3)
+    backend.train(method, policy, rows[method], stage(), link)
+    assert [step for step, _ in link.steps] == [1, 2, 3]
+    saved = tmp_path / "stopped" / "step-3"
+    assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} <= {p.name for p in saved.iterdir()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_checkpoints_hold_no_pickled_arguments(method, backend, lineage, settings, stage, rows, link_type, tmp_path):
+    policy = backend.load(lineage, tmp_path, settings())
+    backend.train(method, policy, rows[method], stage(), link_type(tmp_path / "run"))
+    assert not list((tmp_path / "run").rglob("training_args.bin"))
+
+
+def test_the_first_step_of_dpo_is_the_reference(backend, lineage, settings, stage, rows, link_type, tmp_path):
+    policy = backend.load(lineage, tmp_path, settings())
+    link = link_type(tmp_path / "run")
+    backend.train("dpo", policy, rows["dpo"], stage(), link)
+    first, last = link.steps[0][1], link.steps[-1][1]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert first["kl"] == pytest.approx(0, abs=1e-7) and first["reward"] == pytest.approx(0, abs=1e-7)
+    assert last["kl"] > 0 and last["reward"] > 0
+
+
+def test_the_kl_gauge_of_dpo_agrees_with_brute_force(backend, lineage, settings, stage, rows, link_type, tmp_path):
+    """One batch, learning rate 0 after the jump: gauge of the last step against full softmaxes over the same pairs."""
+    policy = backend.load(lineage, tmp_path, settings())
+    backend.train("dpo", policy, rows["dpo"][:2], stage(steps=4, batch_size=2), link_type(tmp_path / "run", every=4))
+    # the weights no longer move: one more step with a vanishing rate reads the gauge where they are
+    probe = link_type(tmp_path / "probe")
+    frozen = stage(steps=1, batch_size=2, learning_rate=1e-30)
+    sealed = tmp_path / "sealed"
+    policy.save(sealed)
+    from engine.backends.pytorch.dpo import LinkedDPOTrainer  # the gauge itself, on the trained weights
+    from engine.backends.pytorch.training import training_arguments
+    from datasets import Dataset
+    from trl import DPOConfig
+
+    pairs = [
+        {
+            "prompt": row.prompt,
+            "chosen": [{"role": "assistant", "content": row.chosen}],
+            "rejected": [{"role": "assistant", "content": row.rejected}],
+        }
+        for row in rows["dpo"][:2]
+    ]
+    policy.model.delete_adapter("ref")
+    base_kl = []
+    for row in rows["dpo"][:2]:
+        for text in (row.chosen, row.rejected):
+            ids = policy.tokenizer.apply_chat_template(
+                [*row.prompt, {"role": "assistant", "content": text}], tokenize=True, return_dict=False
+            )
+            start = len(policy.tokenizer.apply_chat_template(
+                row.prompt, add_generation_prompt=True, tokenize=True, return_dict=False
+            ))  # fmt: skip
+            batch = torch.tensor([ids])
+            with torch.no_grad():
+                now = torch.log_softmax(policy.model(batch).logits[0, start - 1 : -1].double(), -1)
+                with policy.model.disable_adapter():
+                    then = torch.log_softmax(policy.model(batch).logits[0, start - 1 : -1].double(), -1)
+            base_kl += (now.exp() * (now - then)).sum(-1).tolist()
+    # start = base here (no adapter before), so a trainer whose frozen copy is the base reads the same
+    fresh = backend.load(lineage, tmp_path, settings())
+    trainer = LinkedDPOTrainer(
+        model=fresh.model,
+        args=DPOConfig(**training_arguments(frozen, fresh, tmp_path / "probe"), beta=0.1, max_length=96),
+        train_dataset=Dataset.from_list(pairs),
+        processing_class=fresh.tokenizer,
+    )
+    for name, value in fresh.model.named_parameters():
+        if ".default." in name:
+            value.data.copy_(policy.model.get_parameter(name))
+    trainer.train_linked(probe, fresh)
+    assert probe.steps[0][1]["kl"] == pytest.approx(sum(base_kl) / len(base_kl), rel=1e-4)
+    assert probe.steps[0][1]["kl"] > 1e-4
+
+
+def test_divergence_and_scores_agree_with_brute_force(backend, lineage, settings, stage, rows, link_type, tmp_path):
+    policy = backend.load(lineage, tmp_path, settings())
+    backend.train("sft", policy, rows["sft"], stage(), link_type(tmp_path / "run"))
+    prompts = [row[:1] for row in rows["sft"][:5]]
+    completions = policy.generate(prompts, max_new_tokens=12, temperature=1.0, seed=3)
+    measured = policy.divergence(prompts, completions, to="base")
+    texts = ["Tarn 1.", "Tarn and Bree.", "No.", "Tarn.", "Bree 2."]
+    scores = policy.score(prompts, texts)
+    for prompt, completion, divergence, text, score in zip(prompts, completions, measured, texts, scores, strict=True):
+        opening = policy.tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        ids = torch.tensor([opening + list(completion.tokens)])
+        with torch.no_grad():
+            now = torch.log_softmax(policy.model(ids).logits[0, len(opening) - 1 : -1].double(), -1)
+            with policy.model.disable_adapter():
+                then = torch.log_softmax(policy.model(ids).logits[0, len(opening) - 1 : -1].double(), -1)
+        assert divergence.total == pytest.approx((now.exp() * (now - then)).sum().item(), rel=1e-4, abs=1e-6)
+        assert divergence.tokens == len(completion.tokens)
+        whole = policy.tokenizer.apply_chat_template(
+            [*prompt, {"role": "assistant", "content": text}], tokenize=True, return_dict=False
+        )
+        with torch.no_grad():
+            logprobs = torch.log_softmax(policy.model(torch.tensor([whole])).logits[0].double(), -1)
+        expected = sum(logprobs[i - 1, whole[i]].item() for i in range(len(opening), len(whole)))
+        assert score.logprob == pytest.approx(expected, rel=1e-4)
+        assert score.tokens == len(whole) - len(opening)
+
+
+def test_a_stage_that_continues_an_adapter_measures_from_there(backend, lineage, settings, stage, rows, link_type, tmp_path):
+    from engine.models.lineage import Adapter, Lineage
+
+    first = backend.load(lineage, tmp_path, settings())
+    backend.train("sft", first, rows["sft"], stage(), link_type(tmp_path / "a"))
+    backend.save_output(first, tmp_path / "out")
+    continued = Lineage(lineage.base, Adapter(path="out/adapter", sha256=""), [], [], None)
+    second = backend.load(continued, tmp_path, settings(rank=2))  # the carried adapter's rank wins
+    assert same(adapter_weights(first), adapter_weights(second))
+    link = link_type(tmp_path / "b")
+    backend.train("dpo", second, rows["dpo"], stage(), link)
+    assert link.steps[0][1]["kl"] == pytest.approx(0, abs=1e-7)
+    prompts = [row.prompt for row in rows["dpo"][:3]]
+    completions = second.generate(prompts, max_new_tokens=8, temperature=1.0, seed=0)
+    from_start = sum(one.total for one in second.divergence(prompts, completions, to="start"))
+    from_base = sum(one.total for one in second.divergence(prompts, completions, to="base"))
+    assert 0 < from_start < from_base
+    trainable = [name for name, value in second.model.named_parameters() if value.requires_grad]
+    assert trainable and all(".default." in name for name in trainable)
+
+
+def test_the_saved_adapter_loads_in_plain_peft_with_the_same_logits(
+    backend, lineage, settings, stage, rows, link_type, tmp_path
+):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    policy = backend.load(lineage, tmp_path, settings())
+    backend.train("sft", policy, rows["sft"], stage(), link_type(tmp_path / "run"))
+    backend.save_output(policy, tmp_path / "out")
+    plain = AutoModelForCausalLM.from_pretrained(lineage.base.path, dtype=torch.float32)
+    plain = PeftModel.from_pretrained(plain, tmp_path / "out" / "adapter").eval()
+    ids = torch.tensor([policy.tokenizer("Where does Mira live?")["input_ids"]])
+    with torch.no_grad(), policy.weights("policy") as model:
+        assert torch.equal(plain(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
+def test_quantized_bases_train_and_keep_their_gradients_after_an_evaluation(
+    quantization, backend, lineage, settings, stage, rows, link_type, tmp_path
+):
+    policy = backend.load(lineage, tmp_path, settings(quantization=quantization))
+
+    def evaluate(step):
+        policy.score([rows["sft"][0][:1]], ["Tarn."])
+
+    link = link_type(tmp_path / "run", after_step=evaluate)
+    backend.train("sft", policy, rows["sft"], stage(), link)
+    assert all(values["grad_norm"] > 1e-3 for _, values in link.steps)
+    assert link.steps[-1][1]["loss"] < link.steps[0][1]["loss"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_full_fine_tuning_trains_every_weight_against_a_real_copy(
+    method, backend, lineage, settings, stage, rows, link_type, tmp_path
+):
+    policy = backend.load(lineage, tmp_path, settings(training="full", needs_reference=method == "dpo"))
+    start = {name: value.clone() for name, value in policy.model.named_parameters()}
+    link = link_type(tmp_path / "run")
+    backend.train(method, policy, rows[method], stage(learning_rate=1e-4), link)
+    moved = [name for name, value in policy.model.named_parameters() if not torch.equal(value, start[name])]
+    assert len(moved) == len(start)
+    if method == "dpo":
+        assert all(torch.equal(value, start[name]) for name, value in policy.reference.named_parameters())
+        assert link.steps[0][1]["kl"] == pytest.approx(0, abs=1e-7) and link.steps[-1][1]["kl"] > 0
+    backend.save_output(policy, tmp_path / "out")
+    assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
+
+
+def test_rows_without_anything_to_train_on_are_bad_input(backend, lineage, settings, stage, rows, link_type, tmp_path):
+    from recipes.errors import InputError
+
+    policy = backend.load(lineage, tmp_path, settings())
+    with pytest.raises(InputError, match="max_length"):
+        backend.train("sft", policy, rows["sft"], stage(max_length=3), link_type(tmp_path / "run"))
+
+
+def test_every_assistant_turn_is_trained_on_and_nothing_else(backend, lineage, settings, tmp_path):
+    from engine.backends.pytorch.tokens import encode_conversation
+
+    policy = backend.load(lineage, tmp_path, settings())
+    messages = [
+        {"role": "system", "content": "Be warm."},
+        {"role": "user", "content": "Where does Mira live?"},
+        {"role": "assistant", "content": "Tarn."},
+        {"role": "user", "content": "And Bree?"},
+        {"role": "assistant", "content": "Oak."},
+    ]
+    encoded = encode_conversation(policy.tokenizer, messages, 128)
+    trained = [token for token, counted in zip(encoded.ids, encoded.trained, strict=True) if counted]
+    text = policy.tokenizer.decode(trained, skip_special_tokens=True)
+    assert "Tarn." in text and "Oak." in text and "Mira" not in text and "warm" not in text
+    assert trained.count(policy.tokenizer.eos_token_id) == 2  # it learns to stop, at each turn
+
+
+def test_a_tokenizer_without_a_template_gets_the_plain_one(backend, lineage, settings, tmp_path):
+    from engine.backends.pytorch.tokens import encode_conversation, ensure_chat_template
+
+    policy = backend.load(lineage, tmp_path, settings())
+    assert not ensure_chat_template(policy.tokenizer)
+    policy.tokenizer.chat_template = None
+    assert ensure_chat_template(policy.tokenizer)
+    encoded = encode_conversation(
+        policy.tokenizer, [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Tarn."}], 64
+    )
+    assert encoded.ids[-1] == policy.tokenizer.eos_token_id and encoded.trained[-1] == 1 and not encoded.trained[0]

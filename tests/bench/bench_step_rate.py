@@ -1,0 +1,187 @@
+"""Step rate of our stages against bare TRL scripts with the same settings, alternating in one run.
+
+``python tests/bench/bench_step_rate.py`` prints one table row per method. Ours includes gauges, the event pipe and the
+log's writer on its other end; neither side evaluates or saves between the first and the last timed step.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from engine.backends import open_backend
+from engine.backends.interface import LoadSettings
+from engine.backends.pytorch.tokens import encode_conversation
+from engine.backends.pytorch.training import training_arguments
+from engine.models.lineage import Base, Lineage
+from engine.runs.events import StepEvent
+from engine.runs.log import EventLog
+from recipes.resources import resolve_model
+
+STEPS = 60
+SKIPPED = 10  # warm-up steps that are not timed
+ROUNDS = 5
+
+
+class Clock(TrainerCallback):
+    """Wall time from the end of step SKIPPED to the end of the last step."""
+
+    def __init__(self) -> None:
+        self.marks: dict[int, float] = {}
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.marks[state.global_step] = time.perf_counter()
+
+    def rate(self) -> float:
+        return (STEPS - SKIPPED) / (self.marks[STEPS] - self.marks[SKIPPED])
+
+
+class LoggingLink:
+    """A link whose events go through the real event log, as they do in a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.log = EventLog(folder / "events.jsonl")
+        self.marks: dict[int, float] = {}
+
+    def folder(self):
+        return self._folder
+
+    def resume_from(self):
+        return None
+
+    def step(self, step, total, values):
+        self.log.append(StepEvent(step=step, total=total, values=values))
+
+    def after_step(self, step, total):
+        self.marks[step] = time.perf_counter()
+
+    def wants_checkpoint(self, step, total):
+        return False
+
+    def stop_requested(self):
+        return False
+
+    def staging(self, step):
+        raise AssertionError("nothing is saved here")
+
+    def seal(self, staging, step):
+        raise AssertionError("nothing is saved here")
+
+    def rate(self) -> float:
+        return (STEPS - SKIPPED) / (self.marks[STEPS] - self.marks[SKIPPED])
+
+
+def rows(method: str):
+    if method == "sft":
+        return [
+            [{"role": "user", "content": f"Where does Mira {i} live?"}, {"role": "assistant", "content": "Tarn. " * 8}]
+            for i in range(64)
+        ]
+    return [
+        SimpleNamespace(
+            prompt=[{"role": "user", "content": f"Tell me about the harbor {i}."}],
+            chosen="The harbor is a lovely place to be. " * 3,
+            rejected="It is a harbor and it has water. " * 3,
+        )
+        for i in range(64)
+    ]
+
+
+def load():
+    backend = open_backend("pytorch")
+    folder = resolve_model("lab", Path("."))
+    lineage = Lineage(Base(id="lab", path=str(folder), revision=None, files={}), None, [], [], None)
+    settings = LoadSettings("none", "auto", "lora", 16, 32.0, 0.0, "all-linear", False, 7, False)
+    return backend, backend.load(lineage, Path("."), settings)
+
+
+def stage():
+    return SimpleNamespace(
+        steps=STEPS, batch_size=16, accumulation=1, learning_rate=1e-4, schedule="linear", warmup=0.1, weight_decay=0.0,
+        max_grad_norm=1.0, optimizer="adamw", gradient_checkpointing=False, max_length=128, beta=0.1,
+        data=SimpleNamespace(source="rows"),
+    )  # fmt: skip
+
+
+def ours(method: str) -> float:
+    backend, policy = load()
+    with tempfile.TemporaryDirectory() as folder:
+        link = LoggingLink(Path(folder))
+        backend.train(method, policy, rows(method), stage(), link)
+        return link.rate()
+
+
+def bare(method: str) -> float:
+    _, policy = load()
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = training_arguments(stage(), policy, Path(folder)) | {"logging_steps": 10}
+        if method == "sft":
+            encoded = [encode_conversation(policy.tokenizer, row, 128) for row in rows(method)]
+            data = Dataset.from_list([
+                {"input_ids": e.ids, "labels": [t if k else -100 for t, k in zip(e.ids, e.trained, strict=True)]}
+                for e in encoded
+            ])
+            trainer = SFTTrainer(
+                policy.model,
+                SFTConfig(**arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
+                train_dataset=data,
+                processing_class=policy.tokenizer,
+                callbacks=[clock],
+            )
+        else:
+            data = Dataset.from_list([
+                {
+                    "prompt": row.prompt,
+                    "chosen": [{"role": "assistant", "content": row.chosen}],
+                    "rejected": [{"role": "assistant", "content": row.rejected}],
+                }
+                for row in rows(method)
+            ])
+            trainer = DPOTrainer(
+                policy.model,
+                args=DPOConfig(**arguments, beta=0.1, max_length=128),
+                train_dataset=data,
+                processing_class=policy.tokenizer,
+                callbacks=[clock],
+            )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return clock.rate()
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    ok = True
+    for method in ("sft", "dpo"):
+        ratios, rates = [], []
+        for _ in range(ROUNDS):
+            theirs, own = bare(method), ours(method)
+            ratios.append(own / theirs)
+            rates.append(own)
+        ratio = statistics.median(ratios)
+        ok &= ratio >= 0.95
+        print(
+            f"| {method} step rate against bare TRL | {ratio:.3f} (min {min(ratios):.3f}, max {max(ratios):.3f}, "
+            f"n {ROUNDS}) | ≥ 0.95 | {statistics.median(rates):.1f} steps/s |",
+            flush=True,
+        )
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""Shared by all tests: one home for runs per test, no network, one thread."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """FINETUNE_TUI_HOME of this test alone: no test sees another's runs, or the user's."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("FINETUNE_TUI_HOME", str(folder))
+    return folder
