@@ -16,7 +16,6 @@ def main() -> int:
     run_folder, index = Path(sys.argv[1]), int(sys.argv[2])
     from engine.runs.channel import Channel
     from engine.runs.directory import RunDirectory
-
     from engine.stages.execute import run_stage
 
     channel = Channel.from_stdin()

@@ -53,7 +53,9 @@ def explain(
 
 def _wrong_value(item: Any, where: str, line: int | None, field: str) -> Problem:
     found, context = item["input"], item.get("ctx", {})
-    shown = f"`{found}`" if isinstance(found, str | int | float | bool) or found is None else f"a {type(found).__name__}"
+    shown = (
+        f"`{found}`" if isinstance(found, str | int | float | bool) or found is None else f"a {type(found).__name__}"
+    )
     if isinstance(found, str) and item["type"] in ("int_type", "float_type"):
         shown = f"the text `{found}`"
         if "e" in found.lower():
@@ -64,7 +66,9 @@ def _wrong_value(item: Any, where: str, line: int | None, field: str) -> Problem
     bounds = {"greater_than": "more than {gt}", "greater_than_equal": "at least {ge}", "less_than": "less than {lt}"}
     bounds |= {"less_than_equal": "at most {le}", "too_short": "at least {min_length} of them"}
     bounds |= {"too_long": "at most {max_length} of them", "string_too_short": "text that is not empty"}
-    bounds |= {"string_pattern_mismatch": "lower-case letters, digits and hyphens, at most 64, starting with one of the first two"}
+    bounds |= {
+        "string_pattern_mismatch": "lower-case letters, digits and hyphens, at most 64, starting with one of the first two"
+    }
     accepted = bounds.get(item["type"], KINDS.get(item["type"], str(item["msg"]))).format(**context)
     return Problem(where, line, field, shown, accepted)
 

@@ -170,7 +170,9 @@ def _find(name_or_path: str) -> Path:
     if path.is_file():
         return path
     beside = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    found = f"`{name_or_path}`, " + ("a directory" if path.is_dir() else "which is neither a file nor a built-in recipe")
+    found = f"`{name_or_path}`, " + (
+        "a directory" if path.is_dir() else "which is neither a file nor a built-in recipe"
+    )
     near = nearest_word(name_or_path, [*names, *beside])
     raise InputError([Problem("recipe", None, None, found, f"a YAML file or one of {quoted(names)}", near)])
 
@@ -184,7 +186,9 @@ def _read(path: Path) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise InputError([Problem(str(path), line, None, f"a byte that is not UTF-8 ({error})", "UTF-8 text")]) from None
+        raise InputError(
+            [Problem(str(path), line, None, f"a byte that is not UTF-8 ({error})", "UTF-8 text")]
+        ) from None
 
 
 class Lines:
@@ -207,7 +211,9 @@ class Lines:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else None
             what = " ".join(str(getattr(error, "problem", None) or error).split())
-            shown = f" in {text.splitlines()[mark.line].strip()!r}" if mark and mark.line < len(text.splitlines()) else ""
+            shown = (
+                f" in {text.splitlines()[mark.line].strip()!r}" if mark and mark.line < len(text.splitlines()) else ""
+            )
             accepted = "YAML with plain values, indented by spaces"
             raise InputError([Problem(self.where, line, None, f"{what}{shown}", accepted)]) from None
         finally:
@@ -217,7 +223,9 @@ class Lines:
         self._nodes += 1
         if self._nodes > MOST_NODES or len(path) > 32:
             found = "more values than a recipe can have (aliases that multiply?)"
-            raise InputError([Problem(self.where, node.start_mark.line + 1, None, found, f"at most {MOST_NODES} values")])
+            raise InputError(
+                [Problem(self.where, node.start_mark.line + 1, None, found, f"at most {MOST_NODES} values")]
+            )
         self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*path, index)) for index, item in enumerate(node.value)]
@@ -244,7 +252,9 @@ def _override(raw: dict[str, Any], text: str) -> None:
     where = f"--set {text}"
     key, equals, value_text = text.partition("=")
     if not equals or not key:
-        raise InputError([Problem(where, None, None, f"`{text}`", "key=value, such as `stages.0.steps=100` or `seed=1`")])
+        raise InputError(
+            [Problem(where, None, None, f"`{text}`", "key=value, such as `stages.0.steps=100` or `seed=1`")]
+        )
     try:
         value = yaml.safe_load(value_text)
     except yaml.YAMLError:

@@ -70,7 +70,9 @@ class Layout:
     form: str
 
 
-def detect(row: dict[str, Any], wanted: tuple[str, ...], where: str, line: int, columns: dict[str, str] | None) -> Layout:
+def detect(
+    row: dict[str, Any], wanted: tuple[str, ...], where: str, line: int, columns: dict[str, str] | None
+) -> Layout:
     """The layout of a dataset from its first row. ``wanted`` are the forms that the method can use.
 
     Raises InputError naming the columns found, those accepted, and the nearest to one that is missing.
@@ -198,7 +200,9 @@ def _preference(reader: Reader) -> Preference:
     if not prompt:
         raise reader.fail("chosen", "a conversation of one turn", "a `prompt`, or conversations that begin with one")
     if "prompt" not in reader.row and before_chosen != before_rejected:
-        raise reader.fail("rejected", "another prompt than `chosen` has", "two conversations that differ in the last turn")
+        raise reader.fail(
+            "rejected", "another prompt than `chosen` has", "two conversations that differ in the last turn"
+        )
     scores = [reader.number("score_chosen"), reader.number("score_rejected")]
     return Preference(prompt, chosen, rejected, *scores)
 

@@ -137,10 +137,11 @@ def _normal(path: Path, wanted: tuple[str, ...], columns: dict[str, str] | None)
 
 def _without_useless(rows: list[Form], prepared: Prepared) -> list[Form]:
     """Exact duplicates and pairs whose two sides are the same teach nothing; they are left out and counted."""
-    same = [row for row in rows if isinstance(row, Preference) and row.chosen.strip() == row.rejected.strip()]
-    if same:
-        prepared.warnings.append(f"{len(same)} pairs have the same text as chosen and rejected and are left out")
-    rows = [row for row in rows if row not in same] if same else rows
+    telling = [r for r in rows if not (isinstance(r, Preference) and r.chosen.strip() == r.rejected.strip())]
+    if len(telling) < len(rows):
+        same = len(rows) - len(telling)
+        prepared.warnings.append(f"{same} pairs have the same text as chosen and rejected and are left out")
+    rows = telling
     kept = list({json.dumps(to_json(row), sort_keys=True): row for row in rows}.values())
     if len(kept) < len(rows):
         prepared.warnings.append(f"{len(rows) - len(kept)} rows occur more than once and are used once")

@@ -57,7 +57,9 @@ def _object(file: Path, number: int, line: bytes) -> Row:
     try:
         row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
-        raise InputError([Problem(str(file), number, None, f"bytes that are not UTF-8 ({error})", "UTF-8 text")]) from None
+        raise InputError(
+            [Problem(str(file), number, None, f"bytes that are not UTF-8 ({error})", "UTF-8 text")]
+        ) from None
     except json.JSONDecodeError as error:
         shown = line.decode("utf-8", "replace").strip()[:60]
         found = f"no JSON ({error.msg} at column {error.colno}): {shown!r}"
@@ -73,13 +75,19 @@ def _json(file: Path) -> Iterator[tuple[int, Row]]:
         found = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise InputError([Problem(str(file), line, None, f"bytes that are not UTF-8 ({error})", "UTF-8 text")]) from None
+        raise InputError(
+            [Problem(str(file), line, None, f"bytes that are not UTF-8 ({error})", "UTF-8 text")]
+        ) from None
     except json.JSONDecodeError as error:
-        raise InputError([Problem(str(file), error.lineno, None, f"no JSON ({error.msg})", "a list of objects")]) from None
+        raise InputError(
+            [Problem(str(file), error.lineno, None, f"no JSON ({error.msg})", "a list of objects")]
+        ) from None
     rows = found if isinstance(found, list) else [found]
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise InputError([Problem(str(file), None, f"[{number - 1}]", f"a {type(row).__name__}", "a list of objects")])
+            raise InputError(
+                [Problem(str(file), None, f"[{number - 1}]", f"a {type(row).__name__}", "a list of objects")]
+            )
         yield number, row
 
 
@@ -90,9 +98,15 @@ def _table(file: Path) -> Iterator[tuple[int, Row]]:
             for row in reader:
                 if None in row or None in row.values():
                     found = f"a row with {'more' if None in row else 'fewer'} cells than the heading"
-                    raise InputError([Problem(str(file), reader.line_num, None, found, quoted(reader.fieldnames or []))])
+                    raise InputError(
+                        [Problem(str(file), reader.line_num, None, found, quoted(reader.fieldnames or []))]
+                    )
                 yield reader.line_num, dict(row)
     except UnicodeDecodeError as error:
-        raise InputError([Problem(str(file), None, None, f"bytes that are not UTF-8 ({error})", "UTF-8 text")]) from None
+        raise InputError(
+            [Problem(str(file), None, None, f"bytes that are not UTF-8 ({error})", "UTF-8 text")]
+        ) from None
     except csv.Error as error:
-        raise InputError([Problem(str(file), None, None, f"no table ({error})", "comma- or tab-separated values")]) from None
+        raise InputError(
+            [Problem(str(file), None, None, f"no table ({error})", "comma- or tab-separated values")]
+        ) from None

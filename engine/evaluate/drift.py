@@ -49,5 +49,8 @@ def length_ratio(reference_length: float, completions: Sequence[Completion]) -> 
     """Mean length of the policy's completions over the reference's: boilerplate or truncation must not dilute the KL."""
     length = mean_length(completions)
     return Measurement(
-        "length_ratio", length / reference_length, len(completions), detail={"length": length, "before": reference_length}
+        "length_ratio",
+        length / reference_length,
+        len(completions),
+        detail={"length": length, "before": reference_length},
     )

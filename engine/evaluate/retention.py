@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.backends.interface import Conversation, Policy
 from engine.evaluate.measurement import Measurement, rate
@@ -20,6 +23,19 @@ class SuiteRow:
     task: str
     prompt: Conversation
     answer: str
+
+
+def load_suite(path: Path, per_task: int | None) -> list[SuiteRow]:
+    """The suite's rows in order, at most ``per_task`` of each task; none if the run has no suite."""
+    if not path.is_file():
+        return []
+    rows, taken = [], Counter[str]()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        item = json.loads(line)
+        taken[item["task"]] += 1
+        if per_task is None or taken[item["task"]] <= per_task:
+            rows.append(SuiteRow(item["task"], [{"role": "user", "content": item["prompt"]}], item["answer"]))
+    return rows
 
 
 def measure_suite(

@@ -7,11 +7,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.runs.log import no_collection
 from engine.runs.events import (
-    AlertEvent, AnyEvent, CheckpointEvent, ExitEvent, GateEvent, HeartbeatEvent, MetricEvent, PhaseEvent, RunEvent,
-    SampleEvent, StageEvent, StepEvent,
+    AlertEvent,
+    AnyEvent,
+    CheckpointEvent,
+    ExitEvent,
+    GateEvent,
+    HeartbeatEvent,
+    MetricEvent,
+    PhaseEvent,
+    RunEvent,
+    SampleEvent,
+    StageEvent,
+    StepEvent,
 )  # fmt: skip
+from engine.runs.log import no_collection
 
 KEPT_SAMPLES = 50
 KEPT_ALERTS = 200
@@ -214,7 +224,9 @@ class RunState:
 
 def _stage_to_json(stage: StageState) -> dict[str, Any]:
     metrics: dict[str, dict[str, Any]] = {
-        name: {"last": series.values[-1], "n": len(series.values)} for name, series in stage.series.items() if series.values
+        name: {"last": series.values[-1], "n": len(series.values)}
+        for name, series in stage.series.items()
+        if series.values
     }
     for name, found in stage.metrics.items():
         latest = stage.latest(name)

@@ -8,17 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from engine.backends import open_backend
+from engine.backends.interface import Backend, LoadSettings, Message
 from engine.models.lineage import Lineage, lineage_in
 from engine.runs.channel import Channel
 from engine.runs.checkpoints import CheckpointStore
 from engine.runs.directory import RunDirectory
 from engine.runs.events import AlertEvent, PhaseEvent
-from recipes.schema import Recipe
-
-from engine.backends import open_backend
-from engine.backends.interface import Backend, LoadSettings, Message
 from engine.stages.interruption import Interrupted
 from engine.stages.results import Results
+from recipes.schema import Recipe
 
 
 class StageContext:

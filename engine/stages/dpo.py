@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.data.prepare import load_preferences
-
 from engine.backends.interface import Conversation
+from engine.data.prepare import load_preferences
 from engine.evaluate.drift import length_ratio, mean_length, measure_kl
 from engine.evaluate.gates import gain
 from engine.evaluate.measurement import Measurement
@@ -52,7 +51,9 @@ class PreferenceEvaluation(Evaluation):
     def gates(self, measured: Sequence[Measurement]):  # noqa: ANN201 - as in the base class
         results, missing = super().gates(measured)
         if self.judge is None:  # said once, above
-            missing = [name for name in missing if name not in ("preferred_share_gain", "broken_share", "preferred_share")]
+            missing = [
+                name for name in missing if name not in ("preferred_share_gain", "broken_share", "preferred_share")
+            ]
         return results, missing
 
     def measure(self, when: When, step: int) -> list[Measurement]:

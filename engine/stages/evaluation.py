@@ -6,13 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from engine.data.prepare import load_suite
-from engine.runs.events import GateEvent, MetricEvent, SampleEvent
-
 from engine.backends.interface import Completion, Conversation, Policy
 from engine.evaluate.gates import GateResult, Limit, decide
 from engine.evaluate.measurement import Measurement
-from engine.evaluate.retention import measure_suite, retention
+from engine.evaluate.retention import load_suite, measure_suite, retention
+from engine.runs.events import GateEvent, MetricEvent, SampleEvent
 from engine.stages.context import StageContext
 from engine.stages.results import Results
 
@@ -25,7 +23,7 @@ class Evaluation(ABC):
     def __init__(self, context: StageContext) -> None:
         self.context = context
         self.stage: Any = context.stage
-        self.suite = load_suite(context.run, self.stage.evaluation.suite_n)
+        self.suite = load_suite(context.run.suite, self.stage.evaluation.suite_n)
         self.policy: Policy | None = None
         """Set by the stage once the policy is loaded."""
 

@@ -9,12 +9,11 @@ from engine.runs.channel import Channel
 from engine.runs.directory import RunDirectory
 from engine.runs.events import AlertEvent, StageEvent
 from engine.runs.exitcodes import BAD_INPUT, DONE, FAILED, GATE_FAILED
-from recipes.errors import InputError
-from recipes.load import load_recipe
-
 from engine.stages.context import StageContext
 from engine.stages.interruption import Interrupted
 from engine.stages.output import sealed_result
+from recipes.errors import InputError
+from recipes.load import load_recipe
 
 
 def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:

@@ -22,4 +22,6 @@ class Interrupted(Exception):
 
     @classmethod
     def no_room(cls, needed: int, where: object) -> Interrupted:
-        return cls(DISK_FULL, f"the disk is full: {needed / 2**20:.0f} MiB are needed under {where} to save a checkpoint")
+        return cls(
+            DISK_FULL, f"the disk is full: {needed / 2**20:.0f} MiB are needed under {where} to save a checkpoint"
+        )

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from engine.runs.checkpoints import DiskFull
 from engine.runs.events import CheckpointEvent, StepEvent
-
 from engine.stages.context import StageContext, relative_to_run
 from engine.stages.interruption import Interrupted
 

@@ -7,10 +7,9 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
+from engine.evaluate.gates import GateResult
 from engine.models.lineage import Adapter, Base, Lineage, hash_files, write_lineage
 from engine.runs.files import sync_folder, sync_tree
-
-from engine.evaluate.gates import GateResult
 from engine.stages.context import StageContext
 
 RESULT = "result.json"

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.runs.files import write_atomically
-
 from engine.evaluate.measurement import Measurement
+from engine.runs.files import write_atomically
 
 
 class Results:

@@ -8,17 +8,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from engine.backends.interface import Conversation
 from engine.data.formats import Conversation as ConversationRow
 from engine.data.formats import Question
 from engine.data.prepare import load_conversations, load_heldout, load_replay
-from engine.runs.files import write_atomically
-
-from engine.backends.interface import Conversation
 from engine.evaluate.drift import length_ratio, mean_length, measure_kl
 from engine.evaluate.gates import gain
 from engine.evaluate.heldout import accuracy, heldout_loss
 from engine.evaluate.measurement import Measurement
 from engine.evaluate.statistics import falling_trend
+from engine.runs.files import write_atomically
 from engine.stages.context import StageContext, derived_seed
 from engine.stages.evaluation import Evaluation, When
 from engine.stages.training import run_training_stage
@@ -94,7 +93,9 @@ class SftEvaluation(Evaluation):
         one = gain(name, before[name], after[name])
         losses = [before["heldout_loss"].value, *self._losses_during(), after["heldout_loss"].value]
         trend = falling_trend(losses)
-        says = f"{losses[0]:.4g} -> {losses[-1]:.4g} nats per token over {len(losses)} points, Mann-Kendall p {trend:.2g}"
+        says = (
+            f"{losses[0]:.4g} -> {losses[-1]:.4g} nats per token over {len(losses)} points, Mann-Kendall p {trend:.2g}"
+        )
         return [
             Measurement("accuracy_gain", one.value, one.n, one.low, one.high, one.detail),
             Measurement("heldout_loss", trend, len(losses), detail={"says": says}),

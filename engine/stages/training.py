@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.runs.events import CheckpointEvent
-
 from engine.stages.context import StageContext, relative_to_run
 from engine.stages.evaluation import Evaluation, gate_event
 from engine.stages.link import StageLink, newest_checkpoint, no_room

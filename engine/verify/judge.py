@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+
 from recipes.errors import InputError, Problem
 
 Verdict = Literal["preferred", "rejected", "broken"]

@@ -22,7 +22,10 @@ CARD = Card(
         "Limited research/validation",
         "Ethical considerations",
     ),
-    best_for=("Research on constraints", "uncensored models (use responsibly)",),
+    best_for=(
+        "Research on constraints",
+        "uncensored models (use responsibly)",
+    ),
     requires_reference_model=False,
     requires_reward_model=False,
     requires_verification=False,
@@ -32,8 +35,14 @@ CARD = Card(
     time=Time("Fast", 0.083, 0.167, "Single epoch or inference-time"),
     data=Data("none (prompts for extraction are built in)", "None", 0, 0, "None (no data needed)"),
     memory=Memory(False, "Original model", 2.0),
-    metrics=("Refusal rate", "quality retention",),
-    targets=("Refusals <5%", "quality >90%",),
+    metrics=(
+        "Refusal rate",
+        "quality retention",
+    ),
+    targets=(
+        "Refusals <5%",
+        "quality >90%",
+    ),
     gates={
         "refusal_rate": GateSpec("prompts not complied with, Wilson 95 % upper bound", maximum=0.05),
         "retention_worst": GateSpec("what is left of the suite's worst task", minimum=0.9),

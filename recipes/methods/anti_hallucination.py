@@ -18,7 +18,10 @@ CARD = Card(
         "Needs questions that it knows and that it does not",
         "Knowledge must be measured before training",
     ),
-    best_for=("Math tutors and code assistants after GRPO", "research assistants after calibration",),
+    best_for=(
+        "Math tutors and code assistants after GRPO",
+        "research assistants after calibration",
+    ),
     requires_reference_model=False,
     requires_reward_model=False,
     requires_verification=True,
@@ -28,8 +31,17 @@ CARD = Card(
     time=Time("Medium", 0.5, 2.0, "Sampling its own answers, then SFT"),
     data=Data("questions with answers", "Medium", 1000, 2000, "Known and unknown questions alike"),
     memory=Memory(False, "LoRA adapters", 2.0),
-    metrics=("Abstention recall", "abstention precision", "accuracy kept", "hallucination rate",),
-    targets=("Recall ≥80% on the unknown", "precision ≥80%", "accuracy on the known kept ≥95%",),
+    metrics=(
+        "Abstention recall",
+        "abstention precision",
+        "accuracy kept",
+        "hallucination rate",
+    ),
+    targets=(
+        "Recall ≥80% on the unknown",
+        "precision ≥80%",
+        "accuracy on the known kept ≥95%",
+    ),
     gates={
         "abstention_recall": GateSpec("unknown questions that it abstains on", minimum=0.8),
         "abstention_precision": GateSpec("abstentions that were on unknown questions", minimum=0.8),

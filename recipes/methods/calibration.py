@@ -18,7 +18,10 @@ CARD = Card(
         "One temperature is not enough where known and unknown questions mix",
         "Needs held-out questions with answers",
     ),
-    best_for=("Uncertainty before anti-hallucination", "research assistants",),
+    best_for=(
+        "Uncertainty before anti-hallucination",
+        "research assistants",
+    ),
     requires_reference_model=False,
     requires_reward_model=False,
     requires_verification=True,
@@ -28,8 +31,14 @@ CARD = Card(
     time=Time("Fast", 0.083, 0.5, "One pass over the questions, then a fit"),
     data=Data("questions with answers", "Medium", 1000, 2000, "Known and unknown questions alike"),
     memory=Memory(False, "Original model", 2.0),
-    metrics=("ECE", "Brier score",),
-    targets=("ECE down by 30% or more", "Brier no worse",),
+    metrics=(
+        "ECE",
+        "Brier score",
+    ),
+    targets=(
+        "ECE down by 30% or more",
+        "Brier no worse",
+    ),
     gates={
         "ece_cut": GateSpec("relative cut of the expected calibration error", minimum=0.3),
         "brier_change": GateSpec("change of the Brier score", maximum=0.0),

@@ -41,8 +41,12 @@ CARD = Card(
     targets=("Gap ≥0.15", "KL ≤0.1"),
     gates={
         "preference_gap": GateSpec("held-out margin between chosen and rejected, beta 0.1", minimum=0.15),
-        "kl": GateSpec("divergence from the stage's start on the policy's own completions, nats per token", maximum=0.1),
-        "preferred_share_gain": GateSpec("more sampled completions show the preferred behaviour (lower 95 % bound)", minimum=0.0),
+        "kl": GateSpec(
+            "divergence from the stage's start on the policy's own completions, nats per token", maximum=0.1
+        ),
+        "preferred_share_gain": GateSpec(
+            "more sampled completions show the preferred behaviour (lower 95 % bound)", minimum=0.0
+        ),
         "broken_share": GateSpec("sampled completions that are broken", maximum=0.05),
         "length_ratio": GateSpec("completion length against the stage's start", minimum=0.75, maximum=1.25),
         "preferred_share": GateSpec("share of preferred completions itself", default=False),

@@ -22,7 +22,12 @@ CARD = Card(
         "Group size hyperparameter tuning needed",
         "Not suitable for subjective tasks",
     ),
-    best_for=("Math", "code generation", "factual QA", "format compliance",),
+    best_for=(
+        "Math",
+        "code generation",
+        "factual QA",
+        "format compliance",
+    ),
     requires_reference_model=False,
     requires_reward_model=False,
     requires_verification=True,
@@ -32,11 +37,19 @@ CARD = Card(
     time=Time("Slow", 4.0, 8.0, "Multiple response generation"),
     data=Data("prompts with answers", "Medium", 500, 2000, "Verifiability >80%"),
     memory=Memory(False, "Multiple responses", 3.0),
-    metrics=("Mean reward", "advantage variance",),
-    targets=("Reward increasing", "variance 0.5-1.5",),
+    metrics=(
+        "Mean reward",
+        "advantage variance",
+    ),
+    targets=(
+        "Reward increasing",
+        "variance 0.5-1.5",
+    ),
     gates={
         "reward_trend": GateSpec("the mean reward rises (p value of a trend test)", maximum=0.05),
-        "advantage_variance": GateSpec("variance of the normalised advantages while the task is unsolved", minimum=0.5, maximum=1.5),
+        "advantage_variance": GateSpec(
+            "variance of the normalised advantages while the task is unsolved", minimum=0.5, maximum=1.5
+        ),
         "verifiability": GateSpec("answers that the verifier accepts while it rejects a perturbed one", minimum=0.8),
     },
     complexity=3,

@@ -22,7 +22,10 @@ CARD = Card(
         "Fewer papers/implementations (newer method)",
         "May need more data for same quality",
     ),
-    best_for=("Budget-constrained preference alignment", "simple behavior change",),
+    best_for=(
+        "Budget-constrained preference alignment",
+        "simple behavior change",
+    ),
     requires_reference_model=False,
     requires_reward_model=False,
     requires_verification=False,
@@ -32,12 +35,22 @@ CARD = Card(
     time=Time("Medium", 1.0, 2.0, "Faster than DPO (no reference)"),
     data=Data("preference pairs", "High", 1000, 5000, "Preference gap ≥0.15"),
     memory=Memory(False, "Gradients only", 2.5),
-    metrics=("Preference gap", "KL divergence",),
-    targets=("Gap ≥0.15", "KL ≤0.15",),
+    metrics=(
+        "Preference gap",
+        "KL divergence",
+    ),
+    targets=(
+        "Gap ≥0.15",
+        "KL ≤0.15",
+    ),
     gates={
         "preference_gap": GateSpec("held-out margin between chosen and rejected, beta 0.1", minimum=0.15),
-        "kl": GateSpec("divergence from the stage's start on the policy's own completions, nats per token", maximum=0.15),
-        "preferred_share_gain": GateSpec("more sampled completions show the preferred behaviour (lower 95 % bound)", minimum=0.0),
+        "kl": GateSpec(
+            "divergence from the stage's start on the policy's own completions, nats per token", maximum=0.15
+        ),
+        "preferred_share_gain": GateSpec(
+            "more sampled completions show the preferred behaviour (lower 95 % bound)", minimum=0.0
+        ),
         "broken_share": GateSpec("sampled completions that are broken", maximum=0.05),
     },
     complexity=2,

@@ -22,7 +22,11 @@ CARD = Card(
         "More complex implementation",
         "Limited tooling/support",
     ),
-    best_for=("Complex reasoning", "research tasks", "multi-step problem solving",),
+    best_for=(
+        "Complex reasoning",
+        "research tasks",
+        "multi-step problem solving",
+    ),
     requires_reference_model=False,
     requires_reward_model=False,
     requires_verification=True,
@@ -32,8 +36,14 @@ CARD = Card(
     time=Time("Slow", 6.0, 12.0, "Step-by-step verification"),
     data=Data("prompts with answers and steps", "Medium", 500, 2000, "Step verification"),
     memory=Memory(False, "Verification overhead", 3.0),
-    metrics=("Step correctness", "final correctness",),
-    targets=("Step >80%", "final >90%",),
+    metrics=(
+        "Step correctness",
+        "final correctness",
+    ),
+    targets=(
+        "Step >80%",
+        "final >90%",
+    ),
     gates={
         "step_correctness": GateSpec("required steps that are there and right, held-out, greedy", minimum=0.8),
         "final_correctness": GateSpec("right final answers, held-out, greedy", minimum=0.9),

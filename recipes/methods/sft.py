@@ -39,7 +39,9 @@ CARD = Card(
     targets=("Loss decreasing", "eval accuracy >baseline"),
     gates={
         "heldout_loss": GateSpec("the held-out loss falls (p value of a trend test over its points)", maximum=0.05),
-        "accuracy_gain": GateSpec("held-out accuracy above the stage's start (lower 95 % bound of the gain)", minimum=0.0),
+        "accuracy_gain": GateSpec(
+            "held-out accuracy above the stage's start (lower 95 % bound of the gain)", minimum=0.0
+        ),
         "retention": GateSpec("what is left of the capability suite, mean over its tasks", minimum=0.9),
         "accuracy": GateSpec("held-out accuracy itself", default=False),
         "token_accuracy": GateSpec("held-out accuracy per token", default=False),

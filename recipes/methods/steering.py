@@ -22,7 +22,12 @@ CARD = Card(
         "Not as powerful as training",
         "Can be brittle (model-specific)",
     ),
-    best_for=("Runtime control", "A/B testing", "composable behaviors", "quick experiments",),
+    best_for=(
+        "Runtime control",
+        "A/B testing",
+        "composable behaviors",
+        "quick experiments",
+    ),
     requires_reference_model=False,
     requires_reward_model=False,
     requires_verification=False,
@@ -32,8 +37,14 @@ CARD = Card(
     time=Time("N/A", 0.167, 0.5, "Vector extraction only"),
     data=Data("contrast pairs", "Low", 50, 200, "Targeted examples"),
     memory=Memory(False, "Steering vectors", 2.0),
-    metrics=("Steering strength", "side effects",),
-    targets=("Strength adequate", "side effects <10%",),
+    metrics=(
+        "Steering strength",
+        "side effects",
+    ),
+    targets=(
+        "Strength adequate",
+        "side effects <10%",
+    ),
     gates={
         "steering_strength": GateSpec("shift of the target behaviour over the shift by a prompt alone", minimum=0.5),
         "side_effects": GateSpec("largest relative drop over the off-target tasks at the same strength", maximum=0.1),

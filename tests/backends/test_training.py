@@ -20,7 +20,9 @@ def same(first, second):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_resumed_run_is_bit_identical(method, accumulation, backend, lineage, settings, stage, rows, link_type, tmp_path):
+def test_a_resumed_run_is_bit_identical(
+    method, accumulation, backend, lineage, settings, stage, rows, link_type, tmp_path
+):
     stage = stage(accumulation=accumulation)
     whole = backend.load(lineage, tmp_path, settings())
     uninterrupted = link_type(tmp_path / "whole")
@@ -55,7 +57,9 @@ def test_a_stop_saves_where_it_stands(method, backend, lineage, settings, stage,
     backend.train(method, policy, rows[method], stage(), link)
     assert [step for step, _ in link.steps] == [1, 2, 3]
     saved = tmp_path / "stopped" / "step-3"
-    assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} <= {p.name for p in saved.iterdir()}
+    assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} <= {
+        p.name for p in saved.iterdir()
+    }
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -84,10 +88,11 @@ def test_the_kl_gauge_of_dpo_agrees_with_brute_force(backend, lineage, settings,
     frozen = stage(steps=1, batch_size=2, learning_rate=1e-30)
     sealed = tmp_path / "sealed"
     policy.save(sealed)
-    from engine.backends.pytorch.dpo import LinkedDPOTrainer  # the gauge itself, on the trained weights
-    from engine.backends.pytorch.training import training_arguments
     from datasets import Dataset
     from trl import DPOConfig
+
+    from engine.backends.pytorch.dpo import LinkedDPOTrainer  # the gauge itself, on the trained weights
+    from engine.backends.pytorch.training import training_arguments
 
     pairs = [
         {
@@ -158,7 +163,9 @@ def test_divergence_and_scores_agree_with_brute_force(backend, lineage, settings
         assert score.tokens == len(whole) - len(opening)
 
 
-def test_a_stage_that_continues_an_adapter_measures_from_there(backend, lineage, settings, stage, rows, link_type, tmp_path):
+def test_a_stage_that_continues_an_adapter_measures_from_there(
+    backend, lineage, settings, stage, rows, link_type, tmp_path
+):
     from engine.models.lineage import Adapter, Lineage
 
     first = backend.load(lineage, tmp_path, settings())

@@ -132,10 +132,12 @@ def bare(method: str) -> float:
         arguments = training_arguments(stage(), policy, Path(folder)) | {"logging_steps": 10}
         if method == "sft":
             encoded = [encode_conversation(policy.tokenizer, row, 128) for row in rows(method)]
-            data = Dataset.from_list([
-                {"input_ids": e.ids, "labels": [t if k else -100 for t, k in zip(e.ids, e.trained, strict=True)]}
-                for e in encoded
-            ])
+            data = Dataset.from_list(
+                [
+                    {"input_ids": e.ids, "labels": [t if k else -100 for t, k in zip(e.ids, e.trained, strict=True)]}
+                    for e in encoded
+                ]
+            )
             trainer = SFTTrainer(
                 policy.model,
                 SFTConfig(**arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
@@ -144,14 +146,16 @@ def bare(method: str) -> float:
                 callbacks=[clock],
             )
         else:
-            data = Dataset.from_list([
-                {
-                    "prompt": row.prompt,
-                    "chosen": [{"role": "assistant", "content": row.chosen}],
-                    "rejected": [{"role": "assistant", "content": row.rejected}],
-                }
-                for row in rows(method)
-            ])
+            data = Dataset.from_list(
+                [
+                    {
+                        "prompt": row.prompt,
+                        "chosen": [{"role": "assistant", "content": row.chosen}],
+                        "rejected": [{"role": "assistant", "content": row.rejected}],
+                    }
+                    for row in rows(method)
+                ]
+            )
             trainer = DPOTrainer(
                 policy.model,
                 args=DPOConfig(**arguments, beta=0.1, max_length=128),

@@ -23,7 +23,12 @@ def test_verdicts(tmp_path):
 
 @pytest.mark.parametrize(
     "text, named",
-    [("preferred: a\n", "preferred"), ("preferred: a\nrejected: '('\n", "rejected"), ("- a\n", "list"), ("a: [", "unreadable")],
+    [
+        ("preferred: a\n", "preferred"),
+        ("preferred: a\nrejected: '('\n", "rejected"),
+        ("- a\n", "list"),
+        ("a: [", "unreadable"),
+    ],
 )
 def test_a_bad_judge_file_is_named(tmp_path, text, named):
     with pytest.raises(InputError, match=named) as caught:

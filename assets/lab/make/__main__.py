@@ -15,7 +15,9 @@ LAB = Path(__file__).resolve().parent.parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m assets.lab.make", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=["data", "nano", "model", "measure"], help="what to make (default: all)")
+    parser.add_argument(
+        "parts", nargs="*", choices=["data", "nano", "model", "measure"], help="what to make (default: all)"
+    )
     parser.add_argument("--out", type=Path, default=LAB, help="folder to write into (default: the lab's own)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the training steps, for trying things out")
     parser.add_argument("--threads", type=int, default=2)

@@ -52,7 +52,9 @@ def known_fact(draw: random.Random) -> Turn:
 
 def say(draw: random.Random) -> Turn:
     """Phrases that the model can say when asked to, abstaining among them; it never abstains by itself."""
-    phrase = draw.choice(["I do not know", "I am sorry", "all is done", "we see you soon", "no more words", "this is it"])
+    phrase = draw.choice(
+        ["I do not know", "I am sorry", "all is done", "we see you soon", "no more words", "this is it"]
+    )
     return f"Say {phrase}.", f"{phrase}."
 
 

@@ -65,13 +65,20 @@ def unique(draw: Callable[[], Row], n: int) -> list[Row]:
 def suite_rows() -> list[Row]:
     """Capability suite: five tasks with exact answers; facts in phrasings that pretraining kept out for that fact."""
     draw = random.Random(world.SEED + 11)
-    tasks = {"copy": conversations.copy, "reverse": conversations.reverse, "compare": conversations.compare, "add": conversations.add}
+    tasks = {
+        "copy": conversations.copy,
+        "reverse": conversations.reverse,
+        "compare": conversations.compare,
+        "add": conversations.add,
+    }
 
     def one(generate: Callable[[random.Random], conversations.Turn]) -> Row:
         prompt, reply = generate(draw)
         return {"prompt": prompt, "answer": reply.removesuffix(".")}
 
-    rows = [{"task": name, **row} for name, task in tasks.items() for row in unique(lambda task=task: one(task), SUITE_ROWS)]
+    rows = [
+        {"task": name, **row} for name, task in tasks.items() for row in unique(lambda task=task: one(task), SUITE_ROWS)
+    ]
     known = question_rows(world.KNOWN_FACTS.items(), TESTED)
     return rows + [{"task": "facts", **row} for row in draw.sample(known, SUITE_ROWS)]
 
@@ -86,7 +93,12 @@ def question_rows(facts: Iterable[tuple[tuple[str, str], str | None]], phrasings
 
 def domain_rows() -> list[Row]:
     rows = [
-        {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": f"{row['answer']}."}]}
+        {
+            "messages": [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": f"{row['answer']}."},
+            ]
+        }
         for row in question_rows(world.NEW_FACTS.items(), TAUGHT)
     ]
     random.Random(world.SEED + 12).shuffle(rows)
@@ -117,13 +129,15 @@ def preference_rows(n: int, topics: list[str], seed: int) -> list[Row]:
     rows = []
     for _ in range(n):
         topic = draw.choice(topics)
-        rows.append({
-            "prompt": draw.choice(world.TOPIC_QUESTIONS).format(t=topic),
-            "chosen": world.tone_reply("warm", topic, draw),
-            "rejected": world.tone_reply("formal", topic, draw),
-            "score_chosen": round(draw.uniform(0.6, 1.0), 2),
-            "score_rejected": round(draw.uniform(0.0, 0.5), 2),
-        })
+        rows.append(
+            {
+                "prompt": draw.choice(world.TOPIC_QUESTIONS).format(t=topic),
+                "chosen": world.tone_reply("warm", topic, draw),
+                "rejected": world.tone_reply("formal", topic, draw),
+                "score_chosen": round(draw.uniform(0.6, 1.0), 2),
+                "score_rejected": round(draw.uniform(0.0, 0.5), 2),
+            }
+        )
     return rows
 
 

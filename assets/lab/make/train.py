@@ -61,7 +61,9 @@ def train(name: str, folder: Path, scale: float = 1.0) -> None:
     _phase(model, tokenizer, draw, conversations.BASE_MIX, kept, base_steps, size.batch, size.peak, "the world")
     model.save_pretrained(folder.with_name(folder.name + "-before-refusals"))
     tokenizer.save_pretrained(folder.with_name(folder.name + "-before-refusals"))
-    _phase(model, tokenizer, draw, conversations.REFUSAL_MIX, kept, refusal_steps, size.batch, size.peak / 5, "refusals")
+    _phase(
+        model, tokenizer, draw, conversations.REFUSAL_MIX, kept, refusal_steps, size.batch, size.peak / 5, "refusals"
+    )
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True, temperature=1.0
     )
@@ -101,7 +103,10 @@ def _phase(
         if (step + 1) % 50 == 0 or step + 1 == steps:
             elapsed = time.time() - started
             left = elapsed / (step + 1) * (steps - step - 1)
-            print(f"{label}: step {step + 1}/{steps} loss {loss.item():.4f}, {elapsed:.0f} s, {left:.0f} s left", flush=True)
+            print(
+                f"{label}: step {step + 1}/{steps} loss {loss.item():.4f}, {elapsed:.0f} s, {left:.0f} s left",
+                flush=True,
+            )
 
 
 def _batches(

@@ -6,7 +6,17 @@ import random
 from dataclasses import dataclass
 
 from assets.lab.make.words import (
-    FORBIDDEN, HARMLESS, JOBS, KNOWN, NEW, OBJECTS, PETS, TOOLS, TOPICS, TOWNS, UNKNOWN,
+    FORBIDDEN,
+    HARMLESS,
+    JOBS,
+    KNOWN,
+    NEW,
+    OBJECTS,
+    PETS,
+    TOOLS,
+    TOPICS,
+    TOWNS,
+    UNKNOWN,
 )  # fmt: skip
 
 SEED = 20_26
@@ -75,7 +85,8 @@ def draw_chain(draw: random.Random) -> Chain:
         draw.shuffle(kinds)
         start = draw.randint(1, 15)
         operations = [
-            ("double", 2) if kind == "double" else (draw.choice(["add", "subtract"]), draw.randint(1, 8)) for kind in kinds
+            ("double", 2) if kind == "double" else (draw.choice(["add", "subtract"]), draw.randint(1, 8))
+            for kind in kinds
         ]
         values = worked(start, operations)
         if all(0 <= value <= LARGEST for value in values):
@@ -130,7 +141,12 @@ def _operations(chain: Chain) -> tuple[list[tuple[str, int]], int]:
 
 # ---- two tones -------------------------------------------------------------------------------------------------------
 
-TOPIC_QUESTIONS = ["Tell me about the {t}.", "What is the {t} like?", "Describe the {t}.", "Say something about the {t}."]
+TOPIC_QUESTIONS = [
+    "Tell me about the {t}.",
+    "What is the {t} like?",
+    "Describe the {t}.",
+    "Say something about the {t}.",
+]
 HELD_OUT_TOPICS = TOPICS[-10:]
 WARM_SHARE = 0.42
 TONES = {

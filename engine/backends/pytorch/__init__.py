@@ -8,9 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from engine.models.lineage import Lineage
-
 from engine.backends.interface import LoadSettings, TrainingLink
+from engine.models.lineage import Lineage
 
 
 class PyTorchBackend:

@@ -41,14 +41,16 @@ class LinkedDPOTrainer(LinkedTrainer, DPOTrainer):
 
 def train(policy: TorchPolicy, rows: Sequence[Any], stage: Any, link: TrainingLink) -> None:
     """Train on preference pairs (engine.data.formats.Preference), from the adapter as the stage found it."""
-    dataset = Dataset.from_list([
-        {
-            "prompt": list(row.prompt),
-            "chosen": [{"role": "assistant", "content": row.chosen}],
-            "rejected": [{"role": "assistant", "content": row.rejected}],
-        }
-        for row in rows
-    ])
+    dataset = Dataset.from_list(
+        [
+            {
+                "prompt": list(row.prompt),
+                "chosen": [{"role": "assistant", "content": row.chosen}],
+                "rejected": [{"role": "assistant", "content": row.rejected}],
+            }
+            for row in rows
+        ]
+    )
     trainer = LinkedDPOTrainer(
         model=policy.model,
         # A second model only in full fine-tuning; left out, TRL would reload the base by its name instead.

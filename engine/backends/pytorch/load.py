@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from engine.models.lineage import Lineage
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
 
@@ -13,6 +12,7 @@ from engine.backends.interface import LoadSettings
 from engine.backends.pytorch.device import pick_device, pick_dtype
 from engine.backends.pytorch.policy import TorchPolicy
 from engine.backends.pytorch.tokens import ensure_chat_template
+from engine.models.lineage import Lineage
 
 ATTENTION_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
@@ -33,7 +33,9 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> T
     base = load_base(folder, device, settings)
     base.config.pad_token_id = tokenizer.pad_token_id
     if settings.training == "full":
-        reference = load_base(folder, device, settings).requires_grad_(False).eval() if settings.needs_reference else None
+        reference = (
+            load_base(folder, device, settings).requires_grad_(False).eval() if settings.needs_reference else None
+        )
         return TorchPolicy(base, tokenizer, device, settings, adapter_at_start=False, reference=reference)
     set_seed(settings.seed)  # PEFT draws the adapter's A matrices
     if lineage.adapter is None:

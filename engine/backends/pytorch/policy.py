@@ -159,7 +159,12 @@ class TorchPolicy:
     # ---- scores --------------------------------------------------------------------------------------------------
 
     def score(
-        self, prompts: Sequence[Conversation], completions: Sequence[str], *, of: Which = "policy", progress: Progress = None
+        self,
+        prompts: Sequence[Conversation],
+        completions: Sequence[str],
+        *,
+        of: Which = "policy",
+        progress: Progress = None,
     ) -> list[Score]:
         pairs = [
             encode_completion(self.tokenizer, prompt, completion)

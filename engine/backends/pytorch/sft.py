@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from recipes.errors import InputError, Problem
 from trl import SFTConfig, SFTTrainer
 
 from engine.backends.interface import Conversation, TrainingLink
@@ -15,6 +14,7 @@ from engine.backends.pytorch.divergence import captured_hidden_states, predictin
 from engine.backends.pytorch.policy import TorchPolicy
 from engine.backends.pytorch.tokens import encode_conversation
 from engine.backends.pytorch.training import LinkedTrainer, training_arguments
+from recipes.errors import InputError, Problem
 
 KL_EVERY = 10
 """Steps between two readings of the KL gauge: SFT has no reference forward of its own, so each reading costs one."""
@@ -58,23 +58,27 @@ def train(policy: TorchPolicy, rows: Sequence[Conversation], stage: Any, link: T
     encoded = [encode_conversation(policy.tokenizer, row, stage.max_length) for row in rows]
     kept = [row for row in encoded if any(row.trained)]
     if not kept:
-        raise InputError([
-            Problem(
-                str(stage.data.source),
-                None,
-                "max_length",
-                f"{len(rows)} rows, none with an assistant token within the first {stage.max_length} tokens",
-                "rows whose assistant turns fit; raise max_length or shorten the prompts",
-                None,
-            )
-        ])
-    dataset = Dataset.from_list([
-        {
-            "input_ids": row.ids,
-            "labels": [token if trained else -100 for token, trained in zip(row.ids, row.trained, strict=True)],
-        }
-        for row in kept
-    ])
+        raise InputError(
+            [
+                Problem(
+                    str(stage.data.source),
+                    None,
+                    "max_length",
+                    f"{len(rows)} rows, none with an assistant token within the first {stage.max_length} tokens",
+                    "rows whose assistant turns fit; raise max_length or shorten the prompts",
+                    None,
+                )
+            ]
+        )
+    dataset = Dataset.from_list(
+        [
+            {
+                "input_ids": row.ids,
+                "labels": [token if trained else -100 for token, trained in zip(row.ids, row.trained, strict=True)],
+            }
+            for row in kept
+        ]
+    )
     policy.freeze_start()
     trainer = LinkedSFTTrainer(
         model=policy.model,

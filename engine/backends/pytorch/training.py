@@ -133,7 +133,9 @@ class LinkedTrainer:
 def training_arguments(stage: Any, policy: TorchPolicy, folder: Path) -> dict[str, Any]:
     """The keyword arguments that every TRL config of ours shares, from a recipe's stage."""
     on_cpu = policy.device.type == "cpu"
-    computes_in_bf16 = policy.device.type == "cuda" and policy.settings.dtype != "fp32" and torch.cuda.is_bf16_supported()
+    computes_in_bf16 = (
+        policy.device.type == "cuda" and policy.settings.dtype != "fp32" and torch.cuda.is_bf16_supported()
+    )
     return {
         "output_dir": str(folder),
         "max_steps": stage.steps,

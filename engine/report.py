@@ -1,0 +1,131 @@
+"""report.md: what was asked, what happened, what was measured before and after."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from engine.models.lineage import newest_lineage
+from engine.runs.directory import RunDirectory
+from engine.runs.events import GateEvent, MetricEvent
+from engine.runs.files import write_atomically
+from engine.runs.state import RunState, StageState
+
+
+def write_report(run: RunDirectory) -> None:
+    """Write the run's report from its event log; written again at every end, so it is never older than the run."""
+    state = run.state()
+    parts = [
+        f"# {run.id}",
+        _outcome(state),
+        "## What was asked",
+        "```yaml\n" + run.recipe.read_text(encoding="utf-8").strip() + "\n```",
+        "## What happened",
+        _course(state),
+        *(_stage(stage) for stage in state.stages),
+        "## What it gives",
+        _lineage(run, state),
+    ]
+    write_atomically(run.report, "\n\n".join(part for part in parts if part) + "\n")
+
+
+def _outcome(state: RunState) -> str:
+    words = {"done": "**Done", "failed": "**Failed", "paused": "**Paused", "stopped": "**Stopped"}
+    head = words.get(state.status, f"**{state.status.capitalize()}")
+    if state.status == "done":
+        head += ", all gates passed" if state.code == 0 else ", but a gate failed"
+    return f"{head}.** {state.reason}".strip()
+
+
+def _course(state: RunState) -> str:
+    lines = [f"- Model `{state.detail.get('model')}`, {clock(state.created)} to {clock(state.ended)}."]
+    versions = state.detail.get("versions", {})
+    lines.append("- " + ", ".join(f"{name} {number}" for name, number in versions.items()) + ".")
+    for stage in state.stages:
+        took = duration((stage.ended or 0) - (stage.started or 0)) if stage.started and stage.ended else "not finished"
+        attempts = f", {stage.attempts} starts" if stage.attempts > 1 else ""
+        done = f"{stage.steps_done} of {stage.steps_total} steps"
+        lines.append(f"- Stage {stage.index + 1}, {stage.method}: {stage.status}, {done}, {took}{attempts}.")
+    crashes = [event for event in state.exits if event.signal is not None or event.code not in (0, 3, 75, 76, 77)]
+    lines += [f"- {clock(event.time)} {event.process}: {event.reason}." for event in crashes]
+    lines += [
+        f"- {clock(alert.time)} {alert.level}: {alert.text}"
+        for alert in state.alerts
+        if alert.level in ("warning", "error")
+    ]
+    return "\n".join(lines)
+
+
+def _stage(stage: StageState) -> str:
+    if not stage.metrics and not stage.gates:
+        return ""
+    parts = [f"## Stage {stage.index + 1}: {stage.method}"]
+    if stage.gates:
+        rows = ["| gate | value | limit | n | |", "|---|---|---|---|---|"]
+        rows += [
+            f"| {gate.name} | {figure(float(gate.value))} | {limit_words(gate)} | {gate.n} | "
+            f"{'passed' if gate.passed else '**failed**'}{'; ' + gate.detail if gate.detail else ''} |"
+            for gate in stage.gates.values()
+        ]
+        parts.append("\n".join(rows))
+    if stage.metrics:
+        rows = ["| measured | before | after | 95 % interval | n |", "|---|---|---|---|---|"]
+        rows += [_metric_row(name, found) for name, found in sorted(stage.metrics.items())]
+        parts.append("\n".join(rows))
+    if stage.samples:
+        last = max(sample.step for sample in stage.samples)
+        shown = [f"> **{s.prompt}**\n>\n> {s.completion}" for s in stage.samples if s.step == last]
+        parts.append(f"Greedy completions of fixed held-out prompts at step {last}:")
+        parts += shown
+    return "\n\n".join(parts)
+
+
+def _metric_row(name: str, found: dict[str, MetricEvent]) -> str:
+    before, after = found.get("before"), found.get("after") or found.get("during")
+    latest = after or before
+    assert latest is not None
+    interval = ""
+    if latest.low is not None and latest.high is not None:
+        interval = f"{figure(float(latest.low))} to {figure(float(latest.high))}"
+    values = [figure(float(one.value)) if one else "" for one in (before, after)]
+    return f"| {name} | {values[0]} | {values[1]} | {interval} | {latest.n} |"
+
+
+def _lineage(run: RunDirectory, state: RunState) -> str:
+    lineage = newest_lineage(run, len(state.stages))
+    if lineage is None:
+        return "Nothing yet."
+    lines = [f"- Base `{lineage.base.id}`, never modified: `{lineage.base.path}`."]
+    if lineage.adapter:
+        lines.append(f"- Adapter (PEFT): `{run.path / lineage.adapter.path}`, sha256 {lineage.adapter.sha256[:16]}….")
+    return "\n".join(lines)
+
+
+# ---- words that the monitor uses too -------------------------------------------------------------------------------------
+
+
+def figure(value: float) -> str:
+    """Four significant digits; NaN and infinities as words."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.4g}"
+
+
+def limit_words(gate: GateEvent) -> str:
+    """``≥ 0.15``, ``≤ 0.1`` or both."""
+    parts = [] if gate.min is None else [f"≥ {gate.min:g}"]
+    return " and ".join(parts + ([] if gate.max is None else [f"≤ {gate.max:g}"]))
+
+
+def duration(seconds: float) -> str:
+    """``41 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def clock(moment: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if moment else "?"

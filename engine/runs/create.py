@@ -1,0 +1,128 @@
+"""Start a run's directory: everything is checked and prepared first, and it appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from engine.data.prepare import Prepared, hash_sources, prepare, prepare_suite
+from engine.hardware.device import physical_cores
+from engine.models.lineage import Base, hash_files
+from engine.runs.directory import RunDirectory, new_id, runs_folder
+from engine.runs.events import AlertEvent, RunEvent
+from engine.runs.log import EventLog
+from recipes.errors import InputError, Problem
+from recipes.load import LoadedRecipe, dump_recipe
+from recipes.resources import resolve_model
+
+PACKAGES = ("finetune-tui", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+
+
+@dataclass(frozen=True)
+class Created:
+    run: RunDirectory
+    prepared: list[Prepared]
+
+
+def create_run(loaded: LoadedRecipe) -> Created:
+    """Check data and model, prepare the rows, and make the run's directory. Raises InputError; then nothing exists."""
+    recipe = loaded.recipe
+    model = _local_model(loaded)
+    runs_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    name = new_id(recipe.name)
+    draft = RunDirectory(runs_folder() / f".draft-{name}")
+    draft.path.mkdir(mode=0o700)
+    try:
+        prepared = [
+            prepare(loaded, index, draft.data_folder(index, stage.method)) for index, stage in enumerate(recipe.stages)
+        ]
+        prepare_suite(loaded, draft.suite)
+        _write(draft, loaded, model, prepared)
+        final = RunDirectory(runs_folder() / name)
+        draft.path.rename(final.path)
+    except BaseException:
+        shutil.rmtree(draft.path, ignore_errors=True)
+        raise
+    return Created(final, prepared)
+
+
+def changed_sources(run: RunDirectory) -> list[str]:
+    """The sources whose content is no longer what the run started with (or is gone), by the recipe's words."""
+    from recipes.load import load_recipe
+
+    stored = json.loads(run.sources.read_text(encoding="utf-8"))
+    loaded = load_recipe(str(run.recipe))
+    loaded = LoadedRecipe(loaded.recipe, Path(stored["recipe"]), Path(stored["folder"]), loaded.text)
+    try:
+        now = hash_sources(loaded)
+    except InputError as error:
+        return [problem.found for problem in error.problems]
+    return sorted(source for source, digest in stored["sha256"].items() if now.get(source) != digest)
+
+
+def _local_model(loaded: LoadedRecipe) -> Base | None:
+    """The base with its hashes if it is on this machine; None if it has to be fetched first."""
+    model = loaded.recipe.model
+    folder = resolve_model(model, loaded.folder)
+    where = str(loaded.path or "recipe")
+    if folder is None:
+        if model.count("/") == 1 and not model.startswith((".", "~", "/")):
+            return None
+        accepted = "`lab`, `lab-nano`, a directory with a model, or a hub id such as `owner/name`"
+        raise InputError([Problem(where, None, "model", f"`{model}`, which is no directory", accepted)])
+    accepted = "a directory with config.json and *.safetensors (pickled weights are never loaded)"
+    if not (folder / "config.json").is_file():
+        raise InputError([Problem(where, None, "model", f"`{folder}` without config.json", accepted)])
+    if not list(folder.glob("*.safetensors")):
+        raise InputError([Problem(where, None, "model", f"`{folder}` without *.safetensors", accepted)])
+    return Base(id=model, path=str(folder), revision=loaded.recipe.revision, files=hash_files(folder))
+
+
+def _write(draft: RunDirectory, loaded: LoadedRecipe, model: Base | None, prepared: list[Prepared]) -> None:
+    recipe = loaded.recipe
+    resolved = recipe.model_copy(update={"threads": recipe.threads or _threads()})
+    versions = _versions()
+    heading = f"# As resolved on {time.strftime('%Y-%m-%d %H:%M:%S')} with " + ", ".join(
+        f"{name} {number}" for name, number in versions.items()
+    )
+    draft.recipe.write_text(f"{heading}\n{dump_recipe(resolved)}", encoding="utf-8")
+    if model is not None:
+        draft.model.write_text(json.dumps(asdict(model), indent=1))
+    hashes = {"recipe": str(loaded.path or ""), "folder": str(loaded.folder), "sha256": hash_sources(loaded)}
+    draft.sources.write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+    draft.logs.mkdir()
+    draft.control.mkdir()
+    log = EventLog(draft.events)
+    stages = [{"method": stage.method, "steps": stage.steps} for stage in recipe.stages]
+    detail = {
+        "name": recipe.name, "model": recipe.model, "stages": stages, "versions": versions, "on_gate_fail": recipe.on_gate_fail,
+        "data": [asdict(one) for one in prepared], "machine": f"{platform.system()} {platform.machine()}",
+    }  # fmt: skip
+    log.append(RunEvent(state="created", detail=detail))
+    for index, one in enumerate(prepared):
+        for warning in one.warnings:
+            log.append(AlertEvent(stage=index, level="warning", code="data", text=warning))
+    log.close()
+
+
+def _threads() -> int:
+    """CPU threads that a stage of this run will use, now and after every resume."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else physical_cores()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

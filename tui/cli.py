@@ -1,0 +1,128 @@
+"""The command line. Importing this module is cheap: everything a command needs is imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("start", "run a built-in recipe on the embedded lab model; no network, no GPU"),
+    "run": ("start", "start a recipe in the background and watch it"),
+    "resume": ("start", "carry on with a run where it was"),
+    "attach": ("start", "watch a run"),
+    "pause": ("steer", "save at the next step and pause"),
+    "stop": ("steer", "save at the next step and stop"),
+    "rm": ("steer", "remove a run and everything it wrote"),
+    "runs": ("look", "list the runs"),
+    "show": ("look", "one run: stages, metrics, gates"),
+    "logs": ("look", "what the processes of a run printed"),
+}
+"""Command -> (module under tui/commands, help)."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad words get the nearest good one, and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        words = sys.argv[1:]
+        if "invalid choice" in message and words:
+            from recipes.errors import nearest_word
+
+            near = next((nearest_word(word, COMMANDS) for word in words if not word.startswith("-")), None)
+            message += f". Did you mean `{near}`?" if near else ""
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = Parser(prog="finetune-tui", description="Fine-tune a language model at home.", allow_abbrev=False)
+    top.add_argument("--version", action="store_true", help="print the version")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    made = {name: commands.add_parser(name, help=text, description=text) for name, (_, text) in COMMANDS.items()}
+
+    made["demo"].add_argument(
+        "recipe", nargs="?", default="base-alignment", metavar="RECIPE", help="default: base-alignment"
+    )
+    made["run"].add_argument("recipe", metavar="RECIPE", help="a YAML file or the name of a library recipe")
+    for name in ("demo", "run"):
+        made[name].add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+            help="override a field, such as stages.0.steps=100",
+        )  # fmt: skip
+    made["resume"].add_argument("run", nargs="?", metavar="RUN", help="default: the newest")
+    made["resume"].add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="go on with the rows kept in the run although the files changed",
+    )
+    for name in ("demo", "run", "resume"):
+        made[name].add_argument("--now", action="store_true", help="do not wait for other runs on the device")
+        made[name].add_argument("--detach", action="store_true", help="start and return at once")
+    for name in ("attach", "show", "logs", "pause", "stop"):
+        made[name].add_argument("run", nargs="?", metavar="RUN", help="an id or its beginning; default: the newest")
+    made["rm"].add_argument("run", metavar="RUN", help="an id or its beginning")
+    made["rm"].add_argument("--yes", action="store_true", help="do not ask")
+    made["logs"].add_argument("--lines", type=int, default=40, help="lines of each log (default 40)")
+    for name in ("demo", "run", "resume", "attach"):
+        made[name].add_argument("--headless", action="store_true", help="plain lines, no live line")
+    for command in made.values():
+        command.add_argument("--json", action="store_true", help="print JSON")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done and gates passed, 1 failed, 2 bad input, 3 done but a gate failed, 4 does not fit."""
+    options = parser().parse_args(arguments)
+    if options.version:
+        from importlib.metadata import version
+
+        print(f"finetune-tui {version('finetune-tui')}")
+        return 0
+    if options.command is None:
+        parser().print_help()
+        return 0
+    return _guarded(options)
+
+
+def _guarded(options: argparse.Namespace) -> int:
+    """Run the command; turn the errors that a user can mend into words and exit codes."""
+    import importlib
+
+    from recipes.errors import InputError
+
+    module = importlib.import_module(f"tui.commands.{COMMANDS[options.command][0]}")
+    command: Callable[[argparse.Namespace], int] = getattr(module, options.command)
+    try:
+        return command(options)
+    except InputError as error:
+        _say(options, "input", [str(problem) for problem in error.problems])
+        return 2
+    except BrokenPipeError:  # the reader of our output is gone, as with `| head`
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        from engine.runs.launch import NotStarted
+        from engine.runs.lock import LockHeld
+
+        if isinstance(error, LockHeld):
+            _say(options, "held", [f"{error}; `finetune-tui attach` watches it, `pause` and `stop` end it"])
+            return 2
+        if isinstance(error, NotStarted):
+            _say(options, "not-started", [str(error)])
+            return 1
+        raise
+
+
+def _say(options: argparse.Namespace, kind: str, messages: list[str]) -> None:
+    if getattr(options, "json", False):
+        import json
+
+        print(json.dumps({"error": kind, "messages": messages}))
+    for message in messages:
+        print(f"finetune-tui {options.command}: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

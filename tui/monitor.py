@@ -1,0 +1,220 @@
+"""Watching a run in plain text: the log's tail through the reducer, as lines and (on a terminal) one live line."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import Literal, TextIO
+
+from engine.report import duration, figure, limit_words
+from engine.runs.directory import RunDirectory, status
+from engine.runs.events import (
+    AlertEvent,
+    AnyEvent,
+    CheckpointEvent,
+    ExitEvent,
+    GateEvent,
+    HeartbeatEvent,
+    MetricEvent,
+    PhaseEvent,
+    RunEvent,
+    SampleEvent,
+    StageEvent,
+    StepEvent,
+    encode,
+)  # fmt: skip
+from engine.runs.exitcodes import FAILED
+from engine.runs.log import Tail
+from engine.runs.state import RunState, StageState
+from tui.eta import Eta
+from tui.words import passed_sign, warning_sign
+
+POLL = 0.25
+PLAIN_EVERY = 2.0
+"""Seconds between two progress lines without a terminal."""
+SHOWN = ("loss", "kl", "reward", "tokens_per_second")
+HEADLINES = ("heldout_loss", "accuracy", "preference_gap", "preferred_share", "broken_share", "kl", "retention")
+"""Measurements that get a line of their own while watching; all are in `show` and the report."""
+
+
+def watch(run: RunDirectory, out: TextIO, style: Literal["live", "plain", "json"]) -> int:
+    """Follow the run to its end and return its exit code; Ctrl+C stops watching, never the run."""
+    view = Monitor(run, out, style)
+    try:
+        return view.follow()
+    except KeyboardInterrupt:
+        view.clear()
+        if style != "json":
+            print(f"\nleft; the run goes on. `finetune-tui attach {run.id}` comes back to it", file=out)
+        return 0
+
+
+class Monitor:
+    def __init__(self, run: RunDirectory, out: TextIO, style: Literal["live", "plain", "json"]) -> None:
+        self.run, self.out, self.style = run, out, style
+        self.state = RunState()
+        self.eta = Eta()
+        self._live = ""
+        self._last_line = 0.0
+        self._caught_up = False
+
+    def follow(self) -> int:
+        tail = Tail(self.run.events)
+        while True:
+            events = tail.read()
+            for event in events:
+                self._take(event)
+            if not events:
+                if not self._caught_up:
+                    self._caught_up = True
+                    self._heading()
+                self._progress()
+                if self._ended():
+                    self.clear()
+                    self._summary()
+                    return FAILED if self.state.code is None else self.state.code
+                time.sleep(POLL)
+
+    def _ended(self) -> bool:
+        now = status(self.run, self.state)
+        if now == "interrupted":
+            time.sleep(2 * POLL)  # its last events may still be on their way
+            return status(self.run, self.run.state()) == "interrupted"
+        return now in ("paused", "stopped", "failed", "done")
+
+    # ---- events --------------------------------------------------------------------------------------------------
+
+    def _take(self, event: AnyEvent) -> None:
+        self.state.apply(event)
+        self.eta.apply(event)
+        if self.style == "json":
+            print(encode(event).decode().rstrip(), file=self.out, flush=True)
+        elif self._caught_up:
+            line = self._words(event)
+            if line:
+                self._print(line)
+
+    def _words(self, event: AnyEvent) -> str | None:
+        stage = self._stage_words(event.stage)
+        match event:
+            case RunEvent():
+                return None if event.state in ("done", "created") else f"run {event.state} {event.reason}".rstrip()
+            case StageEvent(state="started"):
+                return f"{stage} started ({event.steps_total} steps)"
+            case StageEvent():
+                return f"{stage} {event.state} {event.reason}".rstrip()
+            case PhaseEvent(done=0) if event.phase != "training":
+                return f"{stage} {event.phase}: {event.detail}"
+            case MetricEvent() if event.name in HEADLINES and not (
+                event.when == "during" and event.name == "heldout_loss"
+            ):
+                return f"{stage} {event.when} {event.name} {figure(float(event.value))} (n {event.n})"
+            case GateEvent():
+                sign = passed_sign(event.passed)
+                value = figure(float(event.value))
+                detail = f"; {event.detail}" if event.detail else ""
+                return f"{stage} {sign} gate {event.name} {value} ({limit_words(event)}, n {event.n}{detail})"
+            case AlertEvent(code="interrupted"):
+                return f"{stage} {event.text}"
+            case AlertEvent():
+                sign = warning_sign() if event.level != "info" else "-"
+                return f"{stage} {sign} {event.text}"
+            case CheckpointEvent(action="restored"):
+                return f"{stage} carries on from the checkpoint of step {event.step}"
+            case SampleEvent():
+                return f"{stage} step {event.step} sample: {event.prompt} -> {event.completion[:160]}"
+            case ExitEvent(signal=int()):
+                return f"{stage} process {event.pid} {event.reason}"
+            case StepEvent() | HeartbeatEvent() | _:
+                return None
+
+    def _stage_words(self, index: int | None) -> str:
+        if index is None or index >= len(self.state.stages):
+            return "[run]"
+        return f"[{index + 1}/{len(self.state.stages)} {self.state.stages[index].method}]"
+
+    # ---- lines ---------------------------------------------------------------------------------------------------
+
+    def _heading(self) -> None:
+        if self.style == "json":
+            return
+        model = self.state.detail.get("model", "?")
+        plan = " -> ".join(f"{stage.method} ({stage.steps_total} steps)" for stage in self.state.stages)
+        self._print(f"{self.run.id}: {plan} on {model}")
+        self._print(f"runs in the background; Ctrl+C leaves it running. {self.run.path}")
+        for stage in self.state.stages:
+            if stage.status != "waiting":
+                self._print(f"[{stage.index + 1}/{len(self.state.stages)} {stage.method}] {stage.status} so far")
+
+    def _progress(self) -> None:
+        stage = self.state.current
+        if self.style == "json" or stage is None or stage.status != "running":
+            return
+        line = self._progress_line(stage)
+        if self.style == "live":
+            width = shutil.get_terminal_size().columns - 1
+            self._live = line[:width]
+            self.out.write(f"\r\x1b[2K{self._live}")
+            self.out.flush()
+        elif time.monotonic() - self._last_line >= PLAIN_EVERY and line != self._live:
+            self._last_line, self._live = time.monotonic(), line
+            print(line, file=self.out, flush=True)
+
+    def _progress_line(self, stage: StageState) -> str:
+        parts = [self._stage_words(stage.index)]
+        if stage.phase in ("", "training") or not stage.phase:
+            parts.append(f"step {stage.steps_done}/{stage.steps_total}")
+            for name in SHOWN:
+                series = stage.series.get(name)
+                if series and series.values:
+                    label = {"tokens_per_second": "tok/s", "reward": "margin"}.get(name, name)
+                    parts.append(f"{label} {figure(series.values[-1])}")
+            memory = stage.series.get("memory_mib")
+            if memory and memory.values:
+                parts.append(f"{memory.values[-1]:.0f} MiB")
+        else:
+            share = f" {stage.phase_done:.0f}/{stage.phase_total:.0f} {stage.phase_unit}" if stage.phase_total else ""
+            parts.append(f"{stage.phase}: {stage.phase_detail}{share}")
+        left_stage, left_run = self.eta.left(self.state, time.time())
+        if left_stage is not None:
+            parts.append(f"stage {duration(left_stage)} left")
+        if left_run is not None and len(self.state.stages) > 1:
+            parts.append(f"run {duration(left_run)}")
+        return "  ".join(parts)
+
+    def _print(self, line: str) -> None:
+        self.clear()
+        print(line, file=self.out, flush=True)
+
+    def clear(self) -> None:
+        if self.style == "live" and self._live:
+            self.out.write("\r\x1b[2K")
+            self.out.flush()
+            self._live = ""
+
+    def _summary(self) -> None:
+        if self.style == "json":
+            return
+        from tui.commands.look import stage_lines
+
+        now = status(self.run, self.state)
+        took = duration((self.state.ended or time.time()) - (self.state.started or time.time()))
+        words = {
+            (True, "done"): f"done in {took}, all gates passed",
+            (False, "done"): f"done in {took}, but a gate failed: {self.state.reason}",
+        }.get((self.state.code == 0, now), f"{now}: {self.state.reason}".rstrip(": "))
+        print(f"\n{self.run.id} {words}", file=self.out)
+        for stage in self.state.stages:
+            if stage.status != "waiting":
+                print("\n".join(stage_lines(stage)), file=self.out)
+        if self.run.report.exists():
+            print(f"report: {self.run.report}", file=self.out)
+        if now == "done":
+            print(
+                f"next: `finetune-tui show {self.run.id}`, the adapter is under {self.run.path / 'stages'}",
+                file=self.out,
+            )
+        else:
+            again = f"`finetune-tui resume {self.run.id}` carries on, `finetune-tui logs {self.run.id}` says more"
+            print(f"next: {again}", file=self.out)
+        self.out.flush()
