@@ -39,6 +39,13 @@ def nearest_word(word: str, words: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def nearest_pair(found: Iterable[str], words: Iterable[str]) -> str | None:
+    """Of several found words and several valid ones, the valid one of the closest pair, if that is close."""
+    pairs = [(difflib.SequenceMatcher(None, one, word).ratio(), word) for one in found for word in words]
+    ratio, word = max(pairs, default=(0.0, ""))
+    return word if ratio >= 0.6 else None
+
+
 def quoted(words: Iterable[object]) -> str:
     """``a, b, c`` in back-quotes, for error messages."""
     return ", ".join(f"`{word}`" for word in words)

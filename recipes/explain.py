@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -21,6 +22,7 @@ KINDS = {
     "finite_number": "a finite number",
     "missing": "a value: the field is required",
 }
+EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 UNION_TAGS = ("Adapter", "Gate", "list[str]", "str", "literal['all-linear','attention']")
 
 
@@ -48,7 +50,13 @@ def explain(
         else:
             problem = _wrong_value(item, where, _line(lines, full), field)
         problems.setdefault(full, problem)
-    return list(problems.values())
+    meant = {(path[:-1], problem.nearest) for path, problem in problems.items() if "unknown field" in problem.found}
+    # A misspelt required field is one mistake, not two.
+    return [
+        problem
+        for path, problem in problems.items()
+        if not (problem.found == "nothing" and path and (path[:-1], path[-1]) in meant)
+    ]
 
 
 def _wrong_value(item: Any, where: str, line: int | None, field: str) -> Problem:
@@ -58,7 +66,7 @@ def _wrong_value(item: Any, where: str, line: int | None, field: str) -> Problem
     )
     if isinstance(found, str) and item["type"] in ("int_type", "float_type"):
         shown = f"the text `{found}`"
-        if "e" in found.lower():
+        if EXPONENT.fullmatch(found.strip()):
             shown += " (YAML reads 1e-4 as text: write 1.0e-4 or 0.0001)"
     if item["type"] == "literal_error":
         words = [word.strip("' ") for word in str(context["expected"]).replace(" or ", ", ").split(",")]

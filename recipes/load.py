@@ -227,6 +227,10 @@ class Lines:
                 [Problem(self.where, node.start_mark.line + 1, None, found, f"at most {MOST_NODES} values")]
             )
         self.lines.setdefault(path, node.start_mark.line + 1)
+        if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+            raise InputError(
+                [Problem(self.where, node.start_mark.line + 1, None, f"the tag {node.tag}", "plain values")]
+            )
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*path, index)) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recipes.errors import InputError, Problem, nearest_word, quoted
+from recipes.errors import InputError, Problem, nearest_pair, nearest_word, quoted
 
 Message = dict[str, str]
 
@@ -83,7 +83,7 @@ def detect(
             return Layout(name, form)
     layouts = [needs for needs, form in LAYOUTS.values() if form in wanted]
     missing = sorted({name for needs in layouts for name in needs} - have)
-    near = next((nearest_word(name, missing) for name in sorted(have) if nearest_word(name, missing)), None)
+    near = nearest_pair(have, missing)
     accepted = " or ".join("+".join(f"`{name}`" for name in needs) for needs in layouts)
     accepted += ", or `columns:` in the recipe to say which of yours is which, such as `columns: {prompt: your_column}`"
     raise InputError([Problem(where, line, None, f"the columns {quoted(sorted(have))}", accepted, near)])

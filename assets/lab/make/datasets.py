@@ -74,7 +74,7 @@ def suite_rows() -> list[Row]:
 
     def one(generate: Callable[[random.Random], conversations.Turn]) -> Row:
         prompt, reply = generate(draw)
-        return {"prompt": prompt, "answer": reply.removesuffix(".")}
+        return {"prompt": prompt, "answer": reply}
 
     rows = [
         {"task": name, **row} for name, task in tasks.items() for row in unique(lambda task=task: one(task), SUITE_ROWS)
@@ -85,7 +85,7 @@ def suite_rows() -> list[Row]:
 
 def question_rows(facts: Iterable[tuple[tuple[str, str], str | None]], phrasings: slice) -> list[Row]:
     return [
-        {"prompt": question.format(p=person), "answer": answer}
+        {"prompt": question.format(p=person), "answer": None if answer is None else f"{answer}."}
         for (person, attribute), answer in facts
         for question in world.QUESTIONS[attribute][phrasings]
     ]
@@ -96,7 +96,7 @@ def domain_rows() -> list[Row]:
         {
             "messages": [
                 {"role": "user", "content": row["prompt"]},
-                {"role": "assistant", "content": f"{row['answer']}."},
+                {"role": "assistant", "content": row["answer"]},
             ]
         }
         for row in question_rows(world.NEW_FACTS.items(), TAUGHT)
