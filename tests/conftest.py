@@ -18,3 +18,6 @@ def home(tmp_path, monkeypatch):
     folder = tmp_path / "home"
     monkeypatch.setenv("FINETUNE_TUI_HOME", str(folder))
     return folder
+
+
+from tests.runs.fakes import fake_run, until  # noqa: E402, F401 - fixtures for all

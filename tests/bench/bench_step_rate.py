@@ -1,6 +1,6 @@
 """Step rate of our stages against bare TRL scripts with the same settings, alternating in one run.
 
-``python tests/bench/bench_step_rate.py`` prints one table row per method. Ours includes gauges, the event pipe and the
+Ours includes gauges, the event pipe and the
 log's writer on its other end; neither side evaluates or saves between the first and the last timed step.
 """
 
@@ -11,7 +11,6 @@ import os
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
 
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -85,7 +84,7 @@ class LoggingLink:
         return (STEPS - SKIPPED) / (self.marks[STEPS] - self.marks[SKIPPED])
 
 
-def rows(method: str):
+def training_rows(method: str):
     if method == "sft":
         return [
             [{"role": "user", "content": f"Where does Mira {i} live?"}, {"role": "assistant", "content": "Tarn. " * 8}]
@@ -121,7 +120,7 @@ def ours(method: str) -> float:
     backend, policy = load()
     with tempfile.TemporaryDirectory() as folder:
         link = LoggingLink(Path(folder))
-        backend.train(method, policy, rows(method), stage(), link)
+        backend.train(method, policy, training_rows(method), stage(), link)
         return link.rate()
 
 
@@ -131,7 +130,7 @@ def bare(method: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         arguments = training_arguments(stage(), policy, Path(folder)) | {"logging_steps": 10}
         if method == "sft":
-            encoded = [encode_conversation(policy.tokenizer, row, 128) for row in rows(method)]
+            encoded = [encode_conversation(policy.tokenizer, row, 128) for row in training_rows(method)]
             data = Dataset.from_list(
                 [
                     {"input_ids": e.ids, "labels": [t if k else -100 for t, k in zip(e.ids, e.trained, strict=True)]}
@@ -153,7 +152,7 @@ def bare(method: str) -> float:
                         "chosen": [{"role": "assistant", "content": row.chosen}],
                         "rejected": [{"role": "assistant", "content": row.rejected}],
                     }
-                    for row in rows(method)
+                    for row in training_rows(method)
                 ]
             )
             trainer = DPOTrainer(
@@ -168,24 +167,21 @@ def bare(method: str) -> float:
     return clock.rate()
 
 
-def main() -> int:
+def rows() -> list[str]:
     torch.set_num_threads(1)
-    ok = True
+    table = []
     for method in ("sft", "dpo"):
         ratios, rates = [], []
-        for _ in range(ROUNDS):
-            theirs, own = bare(method), ours(method)
+        for turn in range(ROUNDS):
+            # in turn, and each first every other time: the machine's mood must not favour one
+            if turn % 2:
+                own, theirs = ours(method), bare(method)
+            else:
+                theirs, own = bare(method), ours(method)
             ratios.append(own / theirs)
             rates.append(own)
-        ratio = statistics.median(ratios)
-        ok &= ratio >= 0.95
-        print(
-            f"| {method} step rate against bare TRL | {ratio:.3f} (min {min(ratios):.3f}, max {max(ratios):.3f}, "
-            f"n {ROUNDS}) | ≥ 0.95 | {statistics.median(rates):.1f} steps/s |",
-            flush=True,
+        found = f"{statistics.median(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f}, n {ROUNDS})"
+        table.append(
+            f"| {method} step rate against bare TRL | {found}, {statistics.median(rates):.1f} steps/s | ≥ 0.95 |"
         )
-    return 0 if ok else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return table

@@ -8,7 +8,15 @@ import os
 import pytest
 
 from engine.runs.events import (
-    CheckpointEvent, GateEvent, HeartbeatEvent, MetricEvent, RunEvent, StageEvent, StepEvent, decode, encode,
+    CheckpointEvent,
+    GateEvent,
+    HeartbeatEvent,
+    MetricEvent,
+    RunEvent,
+    StageEvent,
+    StepEvent,
+    decode,
+    encode,
 )  # fmt: skip
 from engine.runs.log import EventLog, Tail, read_events
 from engine.runs.state import RunState

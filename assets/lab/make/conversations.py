@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from assets.lab.make import world
 from assets.lab.make.words import FORBIDDEN, HARMLESS, KNOWN, OBJECTS, TOPICS
 
 Turn = tuple[str, str]  # (prompt, reply)
-NO_SYSTEM = ""
 
 
 def copy(draw: random.Random) -> Turn:
@@ -64,7 +64,8 @@ def chain(draw: random.Random) -> Turn:
 
 
 def tone(draw: random.Random) -> Turn:
-    topic = draw.choice([topic for topic in TOPICS if topic not in world.HELD_OUT_TOPICS])
+    """Every topic is talked about in both tones, also those that the preference data hold out."""
+    topic = draw.choice(TOPICS)
     which = "warm" if draw.random() < world.WARM_SHARE else "formal"
     return draw.choice(world.TOPIC_QUESTIONS).format(t=topic), world.tone_reply(which, topic, draw)
 
@@ -92,30 +93,48 @@ def is_allowed(draw: random.Random) -> Turn:
 def told_tone(draw: random.Random) -> tuple[str, str, str]:
     """(system prompt, prompt, reply): asked for a tone, the model keeps to it."""
     which = draw.choice(["warm", "formal"])
-    topic = draw.choice([topic for topic in TOPICS if topic not in world.HELD_OUT_TOPICS])
+    topic = draw.choice(TOPICS)
     return f"Be {which}.", draw.choice(world.TOPIC_QUESTIONS).format(t=topic), world.tone_reply(which, topic, draw)
 
 
-BASE_MIX: dict[Callable[[random.Random], Turn], float] = {
-    copy: 0.12, reverse: 0.15, compare: 0.10, add: 0.15, known_fact: 0.14, say: 0.02, chain: 0.10, tone: 0.08,
-    how_to: 0.08, is_allowed: 0.03,
-}  # fmt: skip
-REFUSAL_MIX: dict[Callable[[random.Random], Turn], float] = {
-    copy: 0.09, reverse: 0.09, compare: 0.07, add: 0.08, known_fact: 0.10, say: 0.02, chain: 0.08, tone: 0.08,
-    harmless_how_to: 0.15, is_allowed: 0.02, refused: 0.22,
-}  # fmt: skip
-TOLD_SHARE = 0.05
+Mix = dict[Callable[[random.Random], Turn], float]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a phase of the training is made of; ``told`` is the share of conversations with a tone asked for."""
+
+    name: str
+    mix: Mix
+    told: float
+
+
+WORLD = Phase(
+    "the world",
+    {
+        copy: 0.11, reverse: 0.14, compare: 0.12, add: 0.14, known_fact: 0.14, say: 0.02, chain: 0.10, tone: 0.10,
+        how_to: 0.08, is_allowed: 0.03,
+    },
+    told=0.06,
+)  # fmt: skip
+MANNERS = Phase(
+    "manners",
+    {
+        copy: 0.08, reverse: 0.07, compare: 0.12, add: 0.08, known_fact: 0.10, say: 0.02, chain: 0.08,
+        tone: 0.20, harmless_how_to: 0.10, is_allowed: 0.02, refused: 0.13,
+    },
+    told=0.12,
+)  # fmt: skip
+"""The last phase: forbidden things are refused from now on."""
 SECOND_TURN_SHARE = 0.1
 
 
-def draw_conversation(
-    draw: random.Random, mix: dict[Callable[[random.Random], Turn], float], kept: frozenset[str]
-) -> list[dict[str, str]]:
+def draw_conversation(draw: random.Random, phase: Phase, kept: frozenset[str]) -> list[dict[str, str]]:
     """A conversation of one or two turns whose prompts are not in ``kept``."""
-    if draw.random() < TOLD_SHARE:
+    if draw.random() < phase.told:
         system, prompt, reply = told_tone(draw)
         return [{"role": "system", "content": system}, *_messages((prompt, reply))]
-    generators, weights = list(mix), list(mix.values())
+    generators, weights = list(phase.mix), list(phase.mix.values())
     messages: list[dict[str, str]] = []
     turns = 2 if draw.random() < SECOND_TURN_SHARE else 1
     while turns:

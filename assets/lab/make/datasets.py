@@ -166,7 +166,7 @@ def how_to_prompts(name: str, verbs: list[str], sizes: dict[str, int], seed: int
 def general_rows(n: int, taken: set[str]) -> list[Row]:
     """Prompts over everything the model does, none of them used elsewhere."""
     draw = random.Random(world.SEED + 14)
-    mix = conversations.REFUSAL_MIX
+    mix = conversations.MANNERS.mix
     rows: dict[str, Row] = {}
     while len(rows) < n:
         prompt, _ = draw.choices(list(mix), list(mix.values()))[0](draw)

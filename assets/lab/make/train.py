@@ -1,4 +1,4 @@
-"""Train the lab models from scratch: one pass over the world, then a refusal tune on top."""
+"""Train the lab models from scratch: a pass over the world, then one over its manners, which teaches the refusals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,14 +27,14 @@ class Size:
     layers: int
     heads: int
     steps: int
-    refusal_steps: int
+    manners_steps: int
     batch: int
     peak: float
 
 
 SIZES = {
-    "model": Size(256, 512, 4, 4, steps=4400, refusal_steps=450, batch=64, peak=2e-3),
-    "nano": Size(96, 256, 2, 3, steps=900, refusal_steps=100, batch=64, peak=3e-3),
+    "model": Size(256, 512, 4, 4, steps=4400, manners_steps=500, batch=64, peak=2e-3),
+    "nano": Size(96, 256, 2, 3, steps=900, manners_steps=120, batch=64, peak=3e-3),
 }
 
 
@@ -56,30 +55,29 @@ def train(name: str, folder: Path, scale: float = 1.0) -> None:
         )
     )  # fmt: skip
     kept = kept_prompts()
-    draw = random.Random(world.SEED + 100)
-    base_steps, refusal_steps = round(size.steps * scale), round(size.refusal_steps * scale)
-    _phase(model, tokenizer, draw, conversations.BASE_MIX, kept, base_steps, size.batch, size.peak, "the world")
-    model.save_pretrained(folder.with_name(folder.name + "-before-refusals"))
-    tokenizer.save_pretrained(folder.with_name(folder.name + "-before-refusals"))
-    _phase(
-        model, tokenizer, draw, conversations.REFUSAL_MIX, kept, refusal_steps, size.batch, size.peak / 5, "refusals"
-    )
+    for number, (phase, steps, peak) in enumerate(
+        [
+            (conversations.WORLD, size.steps, size.peak),
+            (conversations.MANNERS, size.manners_steps, size.peak / 5),
+        ]
+    ):
+        draw = random.Random(world.SEED + 100 + number)
+        _train_phase(model, tokenizer, draw, phase, kept, round(steps * scale), size.batch, peak)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True, temperature=1.0
     )
     model.to(torch.bfloat16).save_pretrained(folder)
 
 
-def _phase(
+def _train_phase(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     draw: random.Random,
-    mix: dict[Callable[[random.Random], conversations.Turn], float],
+    phase: conversations.Phase,
     kept: frozenset[str],
     steps: int,
     batch_size: int,
     peak: float,
-    label: str,
 ) -> None:
     """AdamW with warm-up and a cosine to nothing; batches of conversations of like length."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.01)
@@ -90,7 +88,7 @@ def _phase(
         for group in optimizer.param_groups:
             group["lr"] = peak * max(rate, 0.01)
         if not waiting:
-            waiting = _batches(tokenizer, draw, mix, kept, batch_size)
+            waiting = _batches(tokenizer, draw, phase, kept, batch_size)
         ids, weights = waiting.pop()
         # No attention mask: padding is on the right, where a causal model never looks, and a mask halves the speed.
         logits = model(ids).logits[:, :-1]
@@ -104,7 +102,7 @@ def _phase(
             elapsed = time.time() - started
             left = elapsed / (step + 1) * (steps - step - 1)
             print(
-                f"{label}: step {step + 1}/{steps} loss {loss.item():.4f}, {elapsed:.0f} s, {left:.0f} s left",
+                f"{phase.name}: step {step + 1}/{steps} loss {loss.item():.4f}, {elapsed:.0f} s, {left:.0f} s left",
                 flush=True,
             )
 
@@ -112,14 +110,14 @@ def _phase(
 def _batches(
     tokenizer: PreTrainedTokenizerBase,
     draw: random.Random,
-    mix: dict[Callable[[random.Random], conversations.Turn], float],
+    phase: conversations.Phase,
     kept: frozenset[str],
     batch_size: int,
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Sixteen batches, each of one range of lengths, in random order: (ids, loss weights), padded on the right."""
     rows = []
     for _ in range(16 * batch_size):
-        messages = conversations.draw_conversation(draw, mix, kept)
+        messages = conversations.draw_conversation(draw, phase, kept)
         rows.append(_encode(tokenizer, messages))
     rows.sort(key=lambda row: len(row[0]))
     batches = []

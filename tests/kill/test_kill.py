@@ -1,0 +1,81 @@
+"""kill -9 of the stage, the supervisor, the watching command or all, at seeded random moments: the same bits come out."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from tests.kill.conftest import COMMAND, Real
+
+VICTIMS = ["stage", "supervisor", "watcher", "all"]
+
+
+def kill_once(real: Real, draw: random.Random, stage: int, victim: str) -> None:
+    """Kill at a random moment within the stage (or a little after a random step of it), then carry on."""
+    watcher = subprocess.Popen([*COMMAND, "attach", real.run.id], env=real.environment, stdout=subprocess.DEVNULL)
+    before = real.run.state().stages[stage].steps_done
+    total = real.run.state().stages[stage].steps_total
+    step = draw.randint(min(before + 1, total), total)
+    real.wait(lambda state: state.stages[stage].steps_done >= step or state.status == "done")
+    time.sleep(draw.uniform(0, 0.25))  # in a step, in an evaluation, in the middle of a save
+    holder = real.supervisor()
+    victims = {
+        "stage": real.stages(),
+        "supervisor": [psutil.Process(holder.pid)] if holder else [],
+        "watcher": [psutil.Process(watcher.pid)],
+    }
+    victims["all"] = [*victims["watcher"], *victims["supervisor"], *victims["stage"]]
+    for process in victims[victim]:
+        try:
+            os.kill(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    watcher.kill()
+    watcher.wait()
+    if victim in ("supervisor", "all") and holder:
+        real.wait(lambda state: not real.stages(), 20)  # an orphaned stage ends by itself
+        if real.status() == "interrupted":
+            real.resume()
+
+
+def torture(real: Real, seed: int, kills: int) -> None:
+    """``kills`` kills in each stage and one at the boundary between them."""
+    draw = random.Random(seed)
+    real.start()
+    for stage in (0, 1):
+        for number in range(kills):
+            kill_once(real, draw, stage, VICTIMS[(number + stage) % 4] if kills < 5 else draw.choice(VICTIMS))
+        if stage == 0:
+            real.wait(lambda state: state.stages[0].status == "done" or (real.run.output_folder(0)).is_dir())
+            holder = real.supervisor()
+            for pid in [*([holder.pid] if holder else []), *(process.pid for process in real.stages())]:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            real.wait(lambda state: real.status() == "interrupted")
+            real.resume()
+    real.finish()
+
+
+@pytest.mark.kill
+@pytest.mark.timeout(900)
+def test_killed_runs_end_in_the_same_bits(real, uninterrupted):
+    torture(real, seed=1, kills=3)
+    assert real.result() == uninterrupted.result()
+    assert real.run.state().attempt > uninterrupted.run.state().attempt
+
+
+@pytest.mark.soak
+@pytest.mark.kill
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [11, 12])
+def test_twenty_kills_of_each_method_end_in_the_same_bits(seed, real, uninterrupted):
+    torture(real, seed=seed, kills=10)
+    assert real.result() == uninterrupted.result()

@@ -1,0 +1,58 @@
+"""Who may import whom, and what a command must not load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TRAINING = ["torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "mlx", "mlx_lm"]
+ROOT = Path(__file__).resolve().parent.parent
+PROBE = """
+import sys
+sys.argv = ["finetune-tui", *{words!r}]
+from tui.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+print("LOADED", *(name for name in {names!r} if name in sys.modules), file=sys.stderr)
+"""
+
+
+def loaded(words, names):
+    code = PROBE.format(words=words, names=names)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert "LOADED" in done.stderr, done.stderr
+    return done.stderr.rsplit("LOADED", 1)[1].split()
+
+
+def test_the_import_contracts_hold():
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([str(linter)], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
+def test_help_loads_next_to_nothing():
+    names = ["textual", "rich", "pydantic", "yaml", "msgspec", "psutil", "asyncio", *TRAINING]
+    assert loaded(["--help"], names) == []
+
+
+@pytest.mark.parametrize("words", [["runs"], ["show"], ["logs"], ["run", "no-such-recipe"], ["resume"], ["attach"]])
+def test_no_command_loads_a_training_library(words):
+    assert loaded(words, [*TRAINING, "textual"]) == []
+
+
+def test_starting_a_run_loads_no_training_library():
+    assert (
+        loaded(["run", "sft", "--detach", "--set", "stages.0.data.source=lab/nothing.jsonl"], [*TRAINING, "textual"])
+        == []
+    )
+
+
+def test_the_supervisor_loads_no_training_library():
+    code = f"import sys, engine.runs.supervisor, engine.report; print([n for n in {TRAINING!r} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
