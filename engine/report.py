@@ -8,6 +8,7 @@ import time
 from engine.models.lineage import newest_lineage
 from engine.runs.directory import RunDirectory
 from engine.runs.events import GateEvent, MetricEvent
+from engine.runs.exitcodes import WORDS
 from engine.runs.files import write_atomically
 from engine.runs.state import RunState, StageState
 
@@ -46,7 +47,7 @@ def _course(state: RunState) -> str:
         attempts = f", {stage.attempts} starts" if stage.attempts > 1 else ""
         done = f"{stage.steps_done} of {stage.steps_total} steps"
         lines.append(f"- Stage {stage.index + 1}, {stage.method}: {stage.status}, {done}, {took}{attempts}.")
-    crashes = [event for event in state.exits if event.signal is not None or event.code not in (0, 3, 75, 76, 77)]
+    crashes = [event for event in state.exits if event.signal is not None or event.code not in WORDS]
     lines += [f"- {clock(event.time)} {event.process}: {event.reason}." for event in crashes]
     lines += [
         f"- {clock(alert.time)} {alert.level}: {alert.text}"

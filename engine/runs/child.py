@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from engine.runs.events import AlertEvent, AnyEvent, HeartbeatEvent, decode
-from engine.runs.exitcodes import ORPHANED
+from engine.runs.exitcodes import WORDS
 
 LOGGED_HEARTBEAT = 10.0
 """Seconds between two heartbeats that go into the log; the others only keep the child from being thought dead."""
@@ -46,7 +46,7 @@ class Child:
             self._log_start = output.tell()
             self._process = subprocess.Popen(
                 command,
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
@@ -121,10 +121,8 @@ class Child:
         if code < 0:
             name = signal.Signals(-code).name
             return ChildResult(self._process.pid, None, -code, f"killed by {name}{self._out_of_memory(-code)}")
-        if code == 0:
-            return ChildResult(self._process.pid, 0, None, "ended")
-        words = "it lost its supervisor" if code == ORPHANED else f"ended with code {code}"
-        return ChildResult(self._process.pid, code, None, words + self._last_words())
+        words = WORDS.get(code) or f"ended with code {code}{self._last_words()}"
+        return ChildResult(self._process.pid, code, None, words)
 
     def _out_of_memory(self, number: int) -> str:
         return " (by the user, or by the system when memory ran out)" if number == signal.SIGKILL else ""

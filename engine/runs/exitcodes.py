@@ -10,3 +10,13 @@ STOPPED = 76
 DISK_FULL = 77
 ORPHANED = 78
 """The supervisor is gone: the stage ended itself, and a resume carries on."""
+
+WORDS = {
+    DONE: "ended",
+    GATE_FAILED: "ended; a gate failed",
+    PAUSED: "paused",
+    STOPPED: "stopped",
+    DISK_FULL: "ended: the disk is full",
+    ORPHANED: "ended: it lost its supervisor",
+}
+"""Endings that are no crash."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,7 +96,7 @@ class RunState:
         self.alerts: list[AlertEvent] = []
         self.exits: list[ExitEvent] = []
         self.detail: dict[str, Any] = {}
-        self._apply = {
+        self._apply: dict[type, Callable[[Any], None]] = {
             StepEvent: self._step, HeartbeatEvent: self._heartbeat, RunEvent: self._run, StageEvent: self._stage,
             PhaseEvent: self._phase, MetricEvent: self._metric, SampleEvent: self._sample, AlertEvent: self._alert,
             CheckpointEvent: self._checkpoint, GateEvent: self._gate, ExitEvent: self._exit,

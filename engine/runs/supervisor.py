@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.hardware.device import device_name
+from engine.report import write_report
 from engine.runs import control
 from engine.runs.awake import Awake
 from engine.runs.child import Child, ChildResult
@@ -115,9 +116,10 @@ class Supervisor:
 
     def _end(self, ended: RunEvent) -> None:
         self.tell(ended)
-        from engine.report import write_report
-
-        write_report(self.run)
+        try:
+            write_report(self.run)
+        except OSError as error:
+            self.tell(AlertEvent(level="warning", code="no-report", text=f"report.md could not be written: {error}"))
 
     # ---- one stage -----------------------------------------------------------------------------------------------
 

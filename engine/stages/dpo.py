@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from engine.backends.interface import Conversation
 from engine.data.prepare import load_preferences
-from engine.evaluate.drift import length_ratio, mean_length, measure_kl
+from engine.evaluate.drift import mean_length
 from engine.evaluate.gates import gain
 from engine.evaluate.measurement import Measurement
 from engine.evaluate.preference import log_ratios, preference_gap, preferred_share
@@ -78,12 +78,7 @@ class PreferenceEvaluation(Evaluation):
         if when == "before":
             measured.append(Measurement("completion_length", mean_length(samples), len(samples)))
         else:
-            before = next(one for one in self._stored("before") if one.name == "completion_length")
-            measured.append(length_ratio(before.value, samples))
-            for which, name in (("start", "kl"), ("base", "kl_base")):
-                if policy.has(which):
-                    progress = phase("evaluating", f"divergence from the {which}", "completions")
-                    measured += measure_kl(policy, prompts, samples, to=which, name=name, progress=progress)
+            measured += self.drift(prompts, samples)
         return measured
 
     def derived(self, measured: Sequence[Measurement]) -> list[Measurement]:

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from engine.backends.interface import Completion, Conversation, Policy
+from engine.backends.interface import Completion, Conversation, Policy, Which
+from engine.evaluate.drift import length_ratio, measure_kl
 from engine.evaluate.gates import GateResult, Limit, decide
 from engine.evaluate.measurement import Measurement
 from engine.evaluate.retention import load_suite, measure_suite, retention
@@ -15,6 +16,7 @@ from engine.stages.context import StageContext
 from engine.stages.results import Results
 
 When = Literal["before", "during", "after"]
+REFERENCES: dict[Which, str] = {"start": "kl", "base": "kl_base"}
 
 
 class Evaluation(ABC):
@@ -129,6 +131,16 @@ class Evaluation(ABC):
             seed=self.context.seed_for(step, "samples"),
             progress=self.context.phase("evaluating", detail, "completions"),
         )
+
+    def drift(self, prompts: Sequence[Conversation], samples: Sequence[Completion]) -> list[Measurement]:
+        """Length against the stage's start, and the exact KL to it and to the recipe's base, on the policy's samples."""
+        before = next(one for one in self._stored("before") if one.name == "completion_length")
+        measured = [length_ratio(before.value, samples)]
+        for which, name in REFERENCES.items():
+            if self._policy().has(which):
+                progress = self.context.phase("evaluating", f"divergence from the {which}", "completions")
+                measured += measure_kl(self._policy(), prompts, samples, to=which, name=name, progress=progress)
+        return measured
 
     def _show_samples(self, step: int) -> None:
         prompts = list(self.sample_prompts())[: self.stage.evaluation.samples]

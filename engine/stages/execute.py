@@ -10,7 +10,7 @@ from engine.runs.directory import RunDirectory
 from engine.runs.events import AlertEvent, StageEvent
 from engine.runs.exitcodes import BAD_INPUT, DONE, FAILED, GATE_FAILED
 from engine.stages.context import StageContext
-from engine.stages.interruption import Interrupted
+from engine.stages.interruption import Interrupted, behind
 from engine.stages.output import sealed_result
 from recipes.errors import InputError
 from recipes.load import load_recipe
@@ -18,11 +18,11 @@ from recipes.load import load_recipe
 
 def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
     """Returns an exit code of engine/runs/exitcodes.py; whatever happens, the channel is told in words."""
-    method = "?"
+    method, checkpoints = "?", None
     try:
         recipe = load_recipe(str(run.recipe)).recipe
         context = StageContext(run, recipe, index, channel)
-        method = context.method
+        method, checkpoints = context.method, context.checkpoints
         channel.emit(StageEvent(state="started", method=method, steps_total=context.stage.steps))
         result = sealed_result(context)
         if result is None:
@@ -44,6 +44,10 @@ def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
         channel.emit(StageEvent(state="failed", method=method, steps_total=0, reason=str(error)))
         return BAD_INPUT
     except Exception as error:
+        full = behind(error, run.path, checkpoints.size_of_newest() if checkpoints else 0)
+        if full is not None:
+            channel.emit(AlertEvent(level="warning", code="interrupted", text=full.reason, detail={}))
+            return full.exit_code
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}"
         channel.emit(AlertEvent(level="error", code="crash", text=text, detail={}))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.runs.checkpoints import DiskFull
 from engine.runs.events import CheckpointEvent, StepEvent
 from engine.stages.context import StageContext, relative_to_run
 from engine.stages.interruption import Interrupted
@@ -36,7 +34,7 @@ class StageLink:
         return path, step
 
     def step(self, step: int, total: int, values: dict[str, float]) -> None:
-        self.context.channel.emit(StepEvent(step=step, total=total, values=values))
+        self.context.channel.emit(StepEvent(step=step, total=total, values=dict(values)))
 
     def after_step(self, step: int, total: int) -> None:
         """Evaluations due at this step, on the first rank; they finish before the step's checkpoint is written, so
@@ -45,7 +43,10 @@ class StageLink:
             self._evaluate(step)
 
     def wants_checkpoint(self, step: int, total: int) -> bool:
-        return step == total or step % self.context.stage.checkpoint.every == 0
+        stage = self.context.stage
+        evaluated = stage.evaluation.every is not None and step % stage.evaluation.every == 0
+        # Evaluated steps are kept too: the last whose gates passed is what a rollback goes back to.
+        return step == total or step % stage.checkpoint.every == 0 or evaluated
 
     def stop_requested(self) -> bool:
         if self.interrupted is None and self.context.rank == 0:
@@ -78,18 +79,3 @@ def newest_checkpoint(context: StageContext) -> tuple[Path, int] | None:
 
     found = context.checkpoints.newest_valid(invalid)
     return None if found is None else (found.path, found.step)
-
-
-def no_room(error: BaseException, context: StageContext) -> Interrupted | None:
-    """The interruption behind an error of a full disk, else None. Frameworks wrap the OSError, so the chain is read."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        if isinstance(current, DiskFull):
-            return Interrupted.no_room(current.needed, context.run.path)
-        text = str(current)
-        if (isinstance(current, OSError) and current.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in text:
-            return Interrupted.no_room(context.checkpoints.size_of_newest(), context.run.path)
-        current = current.__cause__ or current.__context__
-    return None

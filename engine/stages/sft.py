@@ -12,7 +12,7 @@ from engine.backends.interface import Conversation
 from engine.data.formats import Conversation as ConversationRow
 from engine.data.formats import Question
 from engine.data.prepare import load_conversations, load_heldout, load_replay
-from engine.evaluate.drift import length_ratio, mean_length, measure_kl
+from engine.evaluate.drift import mean_length
 from engine.evaluate.gates import gain
 from engine.evaluate.heldout import accuracy, heldout_loss
 from engine.evaluate.measurement import Measurement
@@ -78,12 +78,7 @@ class SftEvaluation(Evaluation):
         if when == "before":
             measured.append(Measurement("completion_length", mean_length(samples), len(samples)))
         else:
-            start = next(one for one in self._stored("before") if one.name == "completion_length")
-            measured.append(length_ratio(start.value, samples))
-            for which, name in (("start", "kl"), ("base", "kl_base")):
-                if policy.has(which):
-                    progress = phase("evaluating", f"divergence from the {which}", "completions")
-                    measured += measure_kl(policy, sampled_prompts, samples, to=which, name=name, progress=progress)
+            measured += self.drift(sampled_prompts, samples)
         return measured
 
     def derived(self, measured: Sequence[Measurement]) -> list[Measurement]:

@@ -8,7 +8,7 @@ from typing import Any
 from engine.runs.events import CheckpointEvent
 from engine.stages.context import StageContext, relative_to_run
 from engine.stages.evaluation import Evaluation, gate_event
-from engine.stages.link import StageLink, newest_checkpoint, no_room
+from engine.stages.link import StageLink, newest_checkpoint
 from engine.stages.output import seal_output
 
 
@@ -60,13 +60,7 @@ def _train(context: StageContext, evaluation: Evaluation, policy: Any, rows: Seq
         return
     context.phase("training", context.method, "steps")
     link = StageLink(context, evaluation.during)
-    try:
-        context.backend.train(context.method, policy, rows, context.stage, link)
-    except Exception as error:
-        full = no_room(error, context)
-        if full is not None:
-            raise full from error
-        raise
+    context.backend.train(context.method, policy, rows, context.stage, link)
     if link.interrupted is not None:
         raise link.interrupted
 
