@@ -79,59 +79,36 @@ def test_the_first_step_of_dpo_is_the_reference(backend, lineage, settings, stag
     assert last["kl"] > 0 and last["reward"] > 0
 
 
-def test_the_kl_gauge_of_dpo_agrees_with_brute_force(backend, lineage, settings, stage, rows, link_type, tmp_path):
-    """One batch, learning rate 0 after the jump: gauge of the last step against full softmaxes over the same pairs."""
-    policy = backend.load(lineage, tmp_path, settings())
-    backend.train("dpo", policy, rows["dpo"][:2], stage(steps=4, batch_size=2), link_type(tmp_path / "run", every=4))
-    # the weights no longer move: one more step with a vanishing rate reads the gauge where they are
-    probe = link_type(tmp_path / "probe")
-    frozen = stage(steps=1, batch_size=2, learning_rate=1e-30)
-    sealed = tmp_path / "sealed"
-    policy.save(sealed)
-    from datasets import Dataset
-    from trl import DPOConfig
-
-    from engine.backends.pytorch.dpo import LinkedDPOTrainer  # the gauge itself, on the trained weights
-    from engine.backends.pytorch.training import training_arguments
-
-    pairs = [
-        {
-            "prompt": row.prompt,
-            "chosen": [{"role": "assistant", "content": row.chosen}],
-            "rejected": [{"role": "assistant", "content": row.rejected}],
-        }
-        for row in rows["dpo"][:2]
-    ]
-    policy.model.delete_adapter("ref")
-    base_kl = []
-    for row in rows["dpo"][:2]:
-        for text in (row.chosen, row.rejected):
-            ids = policy.tokenizer.apply_chat_template(
-                [*row.prompt, {"role": "assistant", "content": text}], tokenize=True, return_dict=False
-            )
-            start = len(policy.tokenizer.apply_chat_template(
-                row.prompt, add_generation_prompt=True, tokenize=True, return_dict=False
-            ))  # fmt: skip
-            batch = torch.tensor([ids])
-            with torch.no_grad():
-                now = torch.log_softmax(policy.model(batch).logits[0, start - 1 : -1].double(), -1)
-                with policy.model.disable_adapter():
-                    then = torch.log_softmax(policy.model(batch).logits[0, start - 1 : -1].double(), -1)
-            base_kl += (now.exp() * (now - then)).sum(-1).tolist()
-    # start = base here (no adapter before), so a trainer whose frozen copy is the base reads the same
-    fresh = backend.load(lineage, tmp_path, settings())
-    trainer = LinkedDPOTrainer(
-        model=fresh.model,
-        args=DPOConfig(**training_arguments(frozen, fresh, tmp_path / "probe"), beta=0.1, max_length=96),
-        train_dataset=Dataset.from_list(pairs),
-        processing_class=fresh.tokenizer,
+def logprobs(policy, prompt, text):
+    """Full log-softmaxes (T, V) in float64 at the positions of a completion, under the policy and under the base."""
+    opening = policy.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+    whole = policy.tokenizer.apply_chat_template(
+        [*prompt, {"role": "assistant", "content": text}], tokenize=True, return_dict=False
     )
-    for name, value in fresh.model.named_parameters():
-        if ".default." in name:
-            value.data.copy_(policy.model.get_parameter(name))
-    trainer.train_linked(probe, fresh)
-    assert probe.steps[0][1]["kl"] == pytest.approx(sum(base_kl) / len(base_kl), rel=1e-4)
-    assert probe.steps[0][1]["kl"] > 1e-4
+    with torch.no_grad():
+        now = policy.model(torch.tensor([whole])).logits[0, len(opening) - 1 : -1]
+        with policy.model.disable_adapter():
+            then = policy.model(torch.tensor([whole])).logits[0, len(opening) - 1 : -1]
+    return torch.log_softmax(now.double(), -1), torch.log_softmax(then.double(), -1)
+
+
+def test_the_kl_gauge_of_dpo_agrees_with_brute_force(backend, lineage, settings, stage, rows, link_type, tmp_path):
+    """Both pairs are in every batch, so the gauge of step 4 is the KL of the weights that step 3 left."""
+    policy = backend.load(lineage, tmp_path, settings())
+    pairs = rows["dpo"][:2]
+    exact = []
+
+    def brute_force(step):
+        if step == 3:
+            for row in pairs:
+                for text in (row.chosen, row.rejected):
+                    now, then = logprobs(policy, row.prompt, text)
+                    exact.extend((now.exp() * (now - then)).sum(-1).tolist())
+
+    link = link_type(tmp_path / "run", after_step=brute_force)
+    backend.train("dpo", policy, pairs, stage(steps=4, batch_size=2), link)
+    gauge = link.steps[3][1]["kl"]
+    assert gauge == pytest.approx(sum(exact) / len(exact), rel=1e-4) and gauge > 1e-5
 
 
 def test_divergence_and_scores_agree_with_brute_force(backend, lineage, settings, stage, rows, link_type, tmp_path):

@@ -1,0 +1,174 @@
+"""What happens at home besides kill -9: closed terminals, stray signals, damaged files, full disks, odd folders."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine.runs.directory import RunDirectory
+from tests.kill.conftest import COMMAND, RECIPE, Real
+
+pytestmark = [pytest.mark.kill, pytest.mark.timeout(900)]
+SFT_ONLY = RECIPE[: RECIPE.index("  - method: dpo")]
+
+
+def newest_checkpoint(run: RunDirectory, index: int, method: str) -> Path:
+    return sorted((run.stage_folder(index, method) / "checkpoints").glob("step-*"))[-1]
+
+
+def test_an_eventful_evening_ends_in_the_same_bits(real, uninterrupted, tmp_path):
+    """Started from a folder with decoys, signals to everything, the terminal closed, paused, the newest checkpoint
+    damaged, resumed twice at once."""
+    decoys = tmp_path / "decoys"
+    for name in ("engine", "recipes", "tui", "assets"):
+        (decoys / name).mkdir(parents=True)
+        (decoys / name / "__init__.py").write_text("raise SystemExit('the decoy was imported')")
+    for name in ("torch", "yaml", "json"):
+        (decoys / f"{name}.py").write_text("raise SystemExit('the decoy was imported')")
+
+    # Started by its command on a terminal of its own, which is then closed.
+    terminal, end = pty.openpty()
+    command = [str(Path(sys.executable).with_name("finetune-tui")), "run", str(real.home / "short.yaml")]
+    watching = subprocess.Popen(
+        command, cwd=decoys, env=real.environment, stdin=end, stdout=end, stderr=end, start_new_session=True
+    )
+    os.close(end)
+    folders = wait_for(lambda: list((real.home / "runs").glob("[!.]*")) if (real.home / "runs").is_dir() else None)
+    real.run = RunDirectory(folders[0])
+    real.wait(lambda state: state.stages and state.stages[0].steps_done >= 1)
+    os.close(terminal)
+    real.wait(lambda state: state.stages[0].steps_done >= 2)
+    watching.send_signal(signal.SIGHUP)
+    watching.wait(20)
+
+    for word in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        for process in [psutil.Process(real.supervisor().pid), *real.stages()]:
+            process.send_signal(word)
+    real.wait(lambda state: state.stages[0].steps_done >= 5)
+    assert real.run.state().attempt == 1, "no signal but SIGKILL ends a run"
+
+    paused = real.command("pause", real.run.id)
+    assert paused.returncode == 0 and "pause" in paused.stdout
+    real.wait(lambda state: real.status() == "paused")
+    assert real.stages() == [] and real.supervisor() is None
+
+    damaged = newest_checkpoint(real.run, 0, "sft") / "adapter_model.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+
+    both = [
+        subprocess.Popen(
+            [*command[:1], "resume", real.run.id, "--detach"], cwd=decoys, env=real.environment, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=60)[1] for process in both]
+    codes = [process.returncode for process in both]
+    assert sorted(codes) == [0, 2], said
+    assert "is held by process" in said[codes.index(2)]
+    real.finish()
+    assert any("is damaged" in alert.text for alert in real.run.state().alerts)
+    assert real.result() == uninterrupted.result()
+
+
+def test_watching_from_the_start_and_attaching_at_the_end_show_the_same(uninterrupted):
+    attached = uninterrupted.command("attach", uninterrupted.run.id)
+    shown = uninterrupted.command("show", uninterrupted.run.id)
+    assert attached.returncode == shown.returncode == 0 or attached.returncode == 3
+    for line in shown.stdout.splitlines():
+        if line.startswith("  ") and "gate" in line:
+            assert line in attached.stdout
+
+
+def test_two_gloo_processes_train_one_stage_and_die_together(real):
+    recipe = SFT_ONLY.replace("threads: 1", "threads: 1\nprocesses: 2") + "on_gate_fail: warn\n"
+    whole = Real(real.home.with_name("whole"), recipe)
+    whole.start()
+    whole.finish()
+    logs = [path.read_text(errors="replace") for path in whole.run.logs.glob("01-*.log")]
+    assert whole.run.state().stages[0].steps_done == 16, logs
+
+    (real.home / "short.yaml").write_text(recipe)
+    real.start()
+    real.wait(lambda state: state.stages[0].steps_done >= 5)
+    ranks = [process for process in real.stages() if "accelerate" not in " ".join(process.cmdline())]
+    assert len(ranks) == 2
+    ranks[1].kill()  # one rank: the supervisor starts both again
+    real.wait(lambda state: state.attempt == 2 and state.stages[0].steps_done >= 9)
+    everybody = real.stages()
+    psutil.Process(real.supervisor().pid).kill()
+    psutil.wait_procs(everybody, timeout=30)
+    assert real.stages() == [], "a rank outlived its supervisor"
+    real.resume()
+    real.finish()
+    assert real.result() == whole.result()
+
+
+FULL_DISK = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+home = Path(os.environ["FINETUNE_TUI_HOME"])
+filler = home / "filler"
+words = {words!r}
+def finetune(*more):
+    return subprocess.run([*words, *more], capture_output=True, text=True)
+started = finetune("run", {recipe!r}, "--detach", "--json")
+assert started.returncode == 0, started.stderr
+run = json.loads(started.stdout)["id"]
+def shown():
+    return json.loads(finetune("show", run, "--json").stdout)
+while shown()["stages"][0]["steps_done"] < 4:
+    time.sleep(0.1)
+room = os.statvfs(home)
+with open(filler, "wb") as file:
+    file.write(bytes(room.f_bavail * room.f_frsize - 10 * 2**20))
+while shown()["status"] not in ("paused", "failed", "done"):
+    time.sleep(0.2)
+first = shown()
+filler.unlink()
+resumed = finetune("resume", run)
+print(json.dumps([first["status"], first["reason"], resumed.returncode, shown()["status"]]))
+"""
+
+
+def test_a_full_disk_pauses_the_run_and_says_what_it_needs(tmp_path):
+    """On a small file system of its own, mounted where only these processes see it."""
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    (tmp_path / "short.yaml").write_text(SFT_ONLY + "on_gate_fail: warn\n")
+    home = tmp_path / "small"
+    home.mkdir()
+    script = FULL_DISK.format(words=COMMAND, recipe=str(tmp_path / "short.yaml"))
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    inside = f"mount -t tmpfs -o size=64m tmpfs {home} && exec {sys.executable} {tmp_path}/script.py"
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", inside],
+        env={**os.environ, "FINETUNE_TUI_HOME": str(home)}, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    import json
+
+    status, reason, code, after = json.loads(done.stdout.splitlines()[-1])
+    assert status == "paused" and "the disk is full" in reason and "MiB are needed" in reason and "resume" in reason
+    assert (code, after) in ((0, "done"), (3, "done"))
+
+
+def wait_for(condition, seconds: float = 60.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
