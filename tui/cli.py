@@ -81,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"finetune-tui {version('finetune-tui')}")
         return 0
     if options.command is None:
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            from tui.app import open_app
+
+            return open_app()
         parser().print_help()
         return 0
     return _guarded(options)

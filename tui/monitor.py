@@ -6,35 +6,19 @@ import shutil
 import time
 from typing import Literal, TextIO
 
-from engine.report import duration, figure, limit_words
+from engine.report import duration, figure
 from engine.runs.directory import RunDirectory, status
-from engine.runs.events import (
-    AlertEvent,
-    AnyEvent,
-    CheckpointEvent,
-    ExitEvent,
-    GateEvent,
-    HeartbeatEvent,
-    MetricEvent,
-    PhaseEvent,
-    RunEvent,
-    SampleEvent,
-    StageEvent,
-    StepEvent,
-    encode,
-)  # fmt: skip
+from engine.runs.events import AnyEvent, encode
 from engine.runs.exitcodes import FAILED
 from engine.runs.log import Tail
 from engine.runs.state import RunState, StageState
 from tui.eta import Eta
-from tui.words import passed_sign, warning_sign
+from tui.view.event_words import event_words, stage_words
 
 POLL = 0.25
 PLAIN_EVERY = 2.0
 """Seconds between two progress lines without a terminal."""
 SHOWN = ("loss", "kl", "reward", "tokens_per_second")
-HEADLINES = ("heldout_loss", "accuracy", "preference_gap", "preferred_share", "broken_share", "kl", "retention")
-"""Measurements that get a line of their own while watching; all are in `show` and the report."""
 
 
 def watch(run: RunDirectory, out: TextIO, style: Literal["live", "plain", "json"]) -> int:
@@ -90,48 +74,9 @@ class Monitor:
         if self.style == "json":
             print(encode(event).decode().rstrip(), file=self.out, flush=True)
         elif self._caught_up:
-            line = self._words(event)
+            line = event_words(event, self.state)
             if line:
                 self._print(line)
-
-    def _words(self, event: AnyEvent) -> str | None:
-        stage = self._stage_words(event.stage)
-        match event:
-            case RunEvent():
-                return None if event.state in ("done", "created") else f"run {event.state} {event.reason}".rstrip()
-            case StageEvent(state="started"):
-                return f"{stage} started ({event.steps_total} steps)"
-            case StageEvent():
-                return f"{stage} {event.state} {event.reason}".rstrip()
-            case PhaseEvent(done=0) if event.phase != "training":
-                return f"{stage} {event.phase}: {event.detail}"
-            case MetricEvent() if event.name in HEADLINES and not (
-                event.when == "during" and event.name == "heldout_loss"
-            ):
-                return f"{stage} {event.when} {event.name} {figure(float(event.value))} (n {event.n})"
-            case GateEvent():
-                sign = passed_sign(event.passed)
-                value = figure(float(event.value))
-                detail = f"; {event.detail}" if event.detail else ""
-                return f"{stage} {sign} gate {event.name} {value} ({limit_words(event)}, n {event.n}{detail})"
-            case AlertEvent(code="interrupted"):
-                return f"{stage} {event.text}"
-            case AlertEvent():
-                sign = warning_sign() if event.level != "info" else "-"
-                return f"{stage} {sign} {event.text}"
-            case CheckpointEvent(action="restored"):
-                return f"{stage} carries on from the checkpoint of step {event.step}"
-            case SampleEvent():
-                return f"{stage} step {event.step} sample: {event.prompt} -> {event.completion[:160]}"
-            case ExitEvent(signal=int()):
-                return f"{stage} process {event.pid} {event.reason}"
-            case StepEvent() | HeartbeatEvent() | _:
-                return None
-
-    def _stage_words(self, index: int | None) -> str:
-        if index is None or index >= len(self.state.stages):
-            return "[run]"
-        return f"[{index + 1}/{len(self.state.stages)} {self.state.stages[index].method}]"
 
     # ---- lines ---------------------------------------------------------------------------------------------------
 
@@ -161,7 +106,7 @@ class Monitor:
             print(line, file=self.out, flush=True)
 
     def _progress_line(self, stage: StageState) -> str:
-        parts = [self._stage_words(stage.index)]
+        parts = [stage_words(stage.index, self.state)]
         if stage.phase in ("", "training") or not stage.phase:
             parts.append(f"step {stage.steps_done}/{stage.steps_total}")
             for name in SHOWN:

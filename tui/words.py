@@ -17,3 +17,10 @@ def passed_sign(passed: bool) -> str:
 
 def warning_sign() -> str:
     return "⚠" if unicode_terminal() else "!"
+
+
+def ascii_words(text: str) -> str:
+    """The signs that our own words use, in ASCII."""
+    for sign, plain in {"≥": ">=", "≤": "<=", "→": "->", "–": "-", "✓": "+", "✗": "!"}.items():
+        text = text.replace(sign, plain)
+    return text

@@ -100,7 +100,14 @@ def _write(draft: RunDirectory, loaded: LoadedRecipe, model: Base | None, prepar
     draft.logs.mkdir()
     draft.control.mkdir()
     log = EventLog(draft.events)
-    stages = [{"method": stage.method, "steps": stage.steps} for stage in recipe.stages]
+    stages = [
+        {
+            "method": stage.method,
+            "steps": stage.steps,
+            "gates": {name: [gate.min, gate.max] for name, gate in stage.gates.items() if gate is not None},
+        }
+        for stage in recipe.stages
+    ]
     detail = {
         "name": recipe.name, "model": recipe.model, "stages": stages, "versions": versions, "on_gate_fail": recipe.on_gate_fail,
         "data": [asdict(one) for one in prepared], "machine": f"{platform.system()} {platform.machine()}",

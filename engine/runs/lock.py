@@ -5,9 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 
 from engine.runs.identity import Identity, own_identity
+
+TRIES, PAUSE = 20, 0.01
 
 
 class LockHeld(Exception):
@@ -27,14 +30,19 @@ class Lock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock at once or raise LockHeld."""
+        """Take the lock or raise LockHeld. Somebody who only looks (``held``) has it for microseconds: that is waited out."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        for attempt in range(TRIES):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if attempt + 1 < TRIES:
+                    time.sleep(PAUSE)
+        else:
             os.close(descriptor)
-            raise LockHeld(self.path, read_holder(self.path)) from None
+            raise LockHeld(self.path, read_holder(self.path))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(own_identity().to_json()).encode(), 0)
         self._descriptor = descriptor

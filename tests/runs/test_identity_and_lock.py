@@ -69,3 +69,31 @@ def test_runs_are_private(fake_run):
     fake = fake_run()
     assert stat.S_IMODE(fake.run.path.stat().st_mode) == 0o700
     assert stat.S_IMODE(fake.run.path.parent.stat().st_mode) == 0o700
+
+
+def test_somebody_who_only_looks_never_keeps_a_run_from_starting(tmp_path):
+    """Watchers ask ``held`` all the time, each holding a shared lock for an instant."""
+    import threading
+
+    from engine.runs.lock import Lock, held
+
+    path = tmp_path / "lock"
+    path.touch()
+    ended = threading.Event()
+
+    def look():
+        while not ended.is_set():
+            held(path)
+
+    watchers = [threading.Thread(target=look) for _ in range(2)]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        for _ in range(200):
+            lock = Lock(path)
+            lock.acquire()
+            lock.release()
+    finally:
+        ended.set()
+        for watcher in watchers:
+            watcher.join()

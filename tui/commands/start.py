@@ -50,7 +50,25 @@ def _follow(found: RunDirectory, options: argparse.Namespace, did: str) -> int:
         return 0
     if options.json:
         return watch(found, out=sys.stdout, style="json")
-    live = sys.stdout.isatty() and not options.headless
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if terminal and not options.headless:
+        return _watch_in_app(found)
     if did == "attached" and status(found, found.state()) == "interrupted":
         print(f"{found.id} is not running (interrupted); `finetune-tui resume {found.id}` carries on")
-    return watch(found, out=sys.stdout, style="live" if live else "plain")
+    return watch(found, out=sys.stdout, style="live" if sys.stdout.isatty() else "plain")
+
+
+def _watch_in_app(found: RunDirectory) -> int:
+    """Open the app on the run; afterwards say where it stands. The run's exit code if it has ended, else 0."""
+    from tui.app import open_app
+    from tui.view.run_view import status_words
+
+    open_app(found.id)
+    state = found.state()
+    now = status(found, state)
+    words = status_words(state, now)
+    print(f"{found.id}: {now}{', ' if words else ''}{words}")
+    if now in ("running", "queued"):
+        print(f"it goes on in the background; `finetune-tui attach {found.id}` comes back to it")
+        return 0
+    return 0 if state.code is None else state.code

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from typing import Any
 
 from engine.runs.directory import find_run
 from engine.runs.launch import command
 from engine.runs.lock import held
+from engine.runs.remove import remove
 from recipes.errors import InputError, Problem
 
 
@@ -29,17 +29,12 @@ def _told(options: argparse.Namespace, answer: dict[str, Any]) -> int:
 
 def rm(options: argparse.Namespace) -> int:
     run = find_run(options.run)
-    if held(run.lock):
-        accepted = f"a run that is not running; `finetune-tui stop {run.id}` first"
-        raise InputError([Problem(run.id, None, None, "a run that is running", accepted)])
-    if not options.yes:
+    if not options.yes and not held(run.lock):
         if not sys.stdin.isatty():
             raise InputError([Problem("rm", None, None, "no terminal to ask on", "`--yes` to remove without asking")])
         if input(f"remove {run.id} and everything it wrote, checkpoints and outputs included? [y/N] ").lower() != "y":
             print("kept")
             return 0
-    doomed = run.path.with_name(f".removed-{run.id}")
-    run.path.rename(doomed)  # gone from the list at once, whatever happens while its files are removed
-    shutil.rmtree(doomed)
+    remove(run)
     print(json.dumps({"removed": run.id}) if options.json else f"removed {run.id}")
     return 0

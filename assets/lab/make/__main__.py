@@ -10,19 +10,21 @@ import torch
 
 from assets.lab.make.datasets import write_datasets
 
+PARTS = ["data", "nano", "model", "measure"]
 LAB = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m assets.lab.make", description=__doc__)
-    parser.add_argument(
-        "parts", nargs="*", choices=["data", "nano", "model", "measure"], help="what to make (default: all)"
-    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to make: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--out", type=Path, default=LAB, help="folder to write into (default: the lab's own)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the training steps, for trying things out")
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
-    parts = chosen.parts or ["data", "nano", "model", "measure"]
+    for part in chosen.parts:
+        if part not in PARTS:
+            parser.error(f"unknown part {part!r}; accepted: {', '.join(PARTS)}")
+    parts = chosen.parts or PARTS
     torch.set_num_threads(chosen.threads)
     started = time.time()
     if "data" in parts:

@@ -54,7 +54,7 @@ good care yourself
 described record According report use serves public purpose One may observe district established by council maintained
 office meets required standard Its condition regularly reviewed Visitors must follow posted rules Access granted on
 written request Further details are held archive Any change be approved first This concludes statement comment matter
-therefore closed Please consult The
+therefore closed Please consult The further no this
 First take look at need Begin near Then slowly Next care Now left Wait minutes again Rest Do times After done end put
 away should best way
 am sorry but can help Sorry cannot That against rules refuse such would wrong

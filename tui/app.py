@@ -1,0 +1,62 @@
+"""The Textual app: a window on runs that go on without it. No training library is ever imported in its process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+
+from tui.words import unicode_terminal
+
+
+class FinetuneApp(App[None]):
+    """Opens on the runs, or on one run. Leaving it never ends a run."""
+
+    TITLE = "finetune-tui"
+    CSS_PATH = "app.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-normal"), (140, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-middling"), (36, "-high")]
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "quit", "leave", tooltip="Leave; runs go on in the background", priority=True),
+        Binding("question_mark", "help", "help", key_display="?"),
+    ]
+
+    def __init__(self, run_id: str | None = None) -> None:
+        super().__init__()
+        self.opened = run_id
+        """The run that the app was opened on."""
+        self.ascii_only = not unicode_terminal() or bool(os.environ.get("FINETUNE_TUI_ASCII"))
+        self.code = 0
+
+    def on_mount(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name in ("SIGTERM", "SIGHUP"):  # leave the terminal as it was found
+            loop.add_signal_handler(getattr(signal, name), self.exit)
+        from tui.screens.home import Home
+
+        self.push_screen(Home())
+        if self.opened:
+            self.watch_run(self.opened)
+
+    def watch_run(self, run_id: str) -> None:
+        from engine.runs.directory import find_run
+        from tui.screens.monitor import Monitor
+
+        self.push_screen(Monitor(find_run(run_id)))
+
+    def action_help(self) -> None:
+        from tui.screens.help import Help
+
+        self.push_screen(Help())
+
+
+def open_app(run_id: str | None = None) -> int:
+    """Run the app until it is left. Returns an exit code."""
+    app = FinetuneApp(run_id)
+    app.run()
+    return app.return_code or 0

@@ -1,0 +1,105 @@
+"""Follow a run's log in a thread: events into the reducer, at most a few views a second out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.runs.directory import RunDirectory, status
+from engine.runs.events import HeartbeatEvent, StepEvent
+from engine.runs.log import Tail
+from engine.runs.state import RunState
+from tui.eta import Eta
+from tui.view.event_words import event_words
+from tui.view.run_view import RunView, view_of
+
+POLL = 0.25
+CHUNK = 1 << 19
+"""Bytes read at a time: some thousand events, so that a long log never holds the interpreter for long."""
+BREATH = 0.002
+"""Seconds given to the screen between two chunks."""
+KEPT_LINES = 1000
+STATUS_EVERY = 1.0
+
+
+@dataclass(frozen=True)
+class Update:
+    view: RunView
+    lines: list[str]
+    """Lines of the log since the last update."""
+    ended: bool
+    code: int | None
+
+
+class Follower:
+    """Calls ``deliver`` (in its own thread) with an Update whenever there is something new to show."""
+
+    def __init__(self, run: RunDirectory, deliver: Callable[[Update], None]) -> None:
+        self.run = run
+        self.state = RunState()
+        self._deliver = deliver
+        self._eta = Eta()
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._stage: int | None = None
+        self._changed = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True, name=f"follow {run.id}")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def look_at(self, stage: int | None) -> None:
+        """Show this stage from now on; None: whichever runs."""
+        self._stage = stage
+        self._changed.set()
+
+    def _follow(self) -> None:
+        tail = Tail(self.run.events)
+        now_is, looked, shown_second = "", 0.0, -1
+        dirty = True
+        while not self._stop.is_set():
+            events = tail.read(CHUNK)
+            self.state.apply_all(events)
+            for event in events:
+                self._eta.apply(event)
+                if type(event) is StepEvent or type(event) is HeartbeatEvent:
+                    continue
+                line = event_words(event, self.state)
+                if line:
+                    self._lines.append(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {line}")
+            if events:
+                dirty = True
+                if len(events) > 100:  # far behind: catch up before anything is shown
+                    time.sleep(BREATH)
+                    continue
+            if time.monotonic() - looked > STATUS_EVERY:
+                looked = time.monotonic()
+                found = status(self.run, self.state)
+                dirty = dirty or found != now_is
+                now_is = found
+            elif dirty:
+                now_is = now_is if now_is == "interrupted" and not events else status(self.run, self.state)
+            # A running clock (time left) is shown anew each second even when nothing happens.
+            second = int(time.time())
+            if now_is == "running" and second != shown_second:
+                dirty = True
+            if self._changed.is_set():
+                self._changed.clear()
+                dirty = True
+            if dirty:
+                dirty, shown_second = False, second
+                self._tell(now_is)
+            self._stop.wait(POLL)
+
+    def _tell(self, now_is: str) -> None:
+        lines = list(self._lines)
+        self._lines.clear()
+        view = view_of(self.state, now_is, self._eta, time.time(), self._stage)
+        ended = now_is in ("done", "failed", "paused", "stopped", "interrupted")
+        self._deliver(Update(view, lines, ended, self.state.code))

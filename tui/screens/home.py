@@ -1,0 +1,162 @@
+"""The runs with their state at a glance, and what can be done to each."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Footer, OptionList, Static
+from textual.widgets.option_list import Option
+
+if TYPE_CHECKING:
+    from tui.run_book import RunLine
+
+REFRESH = 1.0
+SIGNS = {
+    "done": ("✓", "+", "$success"), "failed": ("✗", "!", "$error"), "running": ("▶", ">", "$primary"),
+    "queued": ("⋯", "~", "$secondary"), "paused": ("‖", "=", "$warning"), "stopped": ("■", "#", "$warning"),
+    "interrupted": ("⚡", "!", "$warning"), "created": ("·", ".", ""),
+}  # fmt: skip
+EMPTY = """\
+No runs yet.
+
+Press d to run the demo: it teaches a small model new facts (SFT), then a warmer tone (DPO), in a few minutes, without
+network or GPU. A recipe of yours: `finetune-tui run my.yaml`.
+"""
+
+
+class Home(Screen[None]):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("d", "demo", "demo"),
+        Binding("enter", "open", "open"),
+        Binding("r", "steer('resume')", "resume"),
+        Binding("p", "steer('pause')", "pause"),
+        Binding("s", "steer('stop')", "stop"),
+        Binding("x,delete", "steer('remove')", "remove"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[RunLine] = []
+        self._leaving = threading.Event()
+
+    def compose(self) -> ComposeResult:
+        yield Static("finetune-tui", id="machine", markup=False)
+        yield OptionList(id="runs")
+        yield Static(EMPTY, id="empty", markup=False)
+        yield Static("", id="why", markup=False)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self.query_one("#empty").display = False
+        self._look_after()
+
+    def on_unmount(self) -> None:
+        self._leaving.set()
+
+    # ---- what there is -------------------------------------------------------------------------------------------
+
+    @work(thread=True, exclusive=True, group="book")
+    def _look_after(self) -> None:
+        """Read the runs again and again, away from the screen's thread."""
+        from engine.hardware.card import machine_line
+        from tui.run_book import RunBook
+
+        book, shown = RunBook(), None
+        looks = 0
+        while not self._leaving.is_set():
+            if looks % 30 == 0:
+                self.app.call_from_thread(
+                    self.query_one("#machine", Static).update, f"finetune-tui on {machine_line()}"
+                )
+            looks += 1
+            lines = book.lines()
+            if lines != shown:
+                shown = lines
+                self.app.call_from_thread(self._show, lines)
+            self._leaving.wait(REFRESH)
+
+    def _show(self, lines: list[RunLine]) -> None:
+        options = self.query_one("#runs", OptionList)
+        chosen = self._chosen()
+        self._lines = lines
+        self.query_one("#empty").display = not lines
+        options.display = bool(lines)
+        options.set_options([Option(self._words(line), id=line.run.id) for line in lines])
+        if lines:
+            ids = [line.run.id for line in lines]
+            options.highlighted = ids.index(chosen.run.id) if chosen and chosen.run.id in ids else 0
+            if self.focused is None:
+                options.focus()
+        self._say_why()
+        self.refresh_bindings()
+
+    def _words(self, line: RunLine) -> Content:
+        sign, plain, style = SIGNS.get(line.status, ("·", ".", ""))
+        if line.status == "done" and not line.passed:
+            sign, plain, style = "✗", "!", "$warning"
+        ascii_only = self.app.ascii_only  # type: ignore[attr-defined]
+        stages = line.stages.replace("→", "->") if ascii_only else line.stages
+        return Content.assemble(
+            (f"{plain if ascii_only else sign} {line.status:<11} ", f"bold {style}".strip()),
+            (line.run.id, "bold"), f"\n  {stages}", (f"  {line.created}\n", "dim"), f"  {line.words}",
+        )  # fmt: skip
+
+    def _chosen(self) -> RunLine | None:
+        place = self.query_one("#runs", OptionList).highlighted
+        return self._lines[place] if place is not None and place < len(self._lines) else None
+
+    def on_option_list_option_highlighted(self) -> None:
+        self._say_why()
+        self.refresh_bindings()
+
+    def _say_why(self) -> None:
+        line = self._chosen()
+        words = "" if line is None or line.can_resume else f"It cannot be resumed: {line.why_not}."
+        self.query_one("#why", Static).update(words)
+
+    # ---- what can be done ----------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        line = self._chosen() if self.is_mounted else None
+        if action == "open":
+            return True if line else None
+        if action != "steer":
+            return True
+        if line is None:
+            return None
+        works = line.status in ("running", "queued")
+        allowed = {"resume": line.can_resume, "pause": works, "stop": works, "remove": not works}
+        return True if allowed[str(parameters[0])] else None
+
+    def on_option_list_option_selected(self) -> None:
+        self.action_open()
+
+    def action_open(self) -> None:
+        line = self._chosen()
+        if line:
+            self.app.watch_run(line.run.id)  # type: ignore[attr-defined]
+
+    def action_steer(self, word: str) -> None:
+        line = self._chosen()
+        if line:
+            from tui.screens.asking import ask_and_do
+
+            ask_and_do(self, word, line.run)
+
+    @work(thread=True)
+    def action_demo(self) -> None:
+        from tui.steering import Refused, start_demo
+
+        self.app.call_from_thread(self.notify, "starting the demo")
+        try:
+            run = start_demo()
+        except Refused as refused:
+            self.app.call_from_thread(self.notify, str(refused), severity="error", timeout=15)
+            return
+        self.app.call_from_thread(self.app.watch_run, run.id)  # type: ignore[attr-defined]
