@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,31 @@ def test_the_supervisor_loads_no_training_library():
     code = f"import sys, engine.runs.supervisor, engine.report; print([n for n in {TRAINING!r} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_app_loads_no_training_library(tmp_path):
+    """On the runs and on a run, with decoys of every training library that would say so."""
+    for name in TRAINING:
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
+    code = """
+import asyncio, sys
+from tests.tui.recording import RUN_ID, recorded_run
+recorded_run()
+from tui.app import FinetuneApp
+async def session():
+    app = FinetuneApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(1.5)
+        await pilot.press("enter")
+        for key in ("2", "3", "4", "question_mark", "escape", "escape"):
+            await pilot.pause(0.5)
+            await pilot.press(key)
+        await pilot.pause(0.5)
+asyncio.run(session())
+print("LOADED", *(name for name in %r if name in sys.modules))
+""" % (TRAINING,)  # noqa: UP031 - braces are in the code
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )  # fmt: skip
+    assert done.stdout.strip() == "LOADED", done.stdout + done.stderr

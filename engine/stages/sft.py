@@ -22,8 +22,8 @@ from engine.stages.context import StageContext, derived_seed
 from engine.stages.evaluation import Evaluation, When
 from engine.stages.training import run_training_stage
 
-REPLAY_SOURCES = 400
-"""Most prompts that are answered for replay: more would only cost time, since a stage repeats its rows anyway."""
+REPLAY_SOURCES = 1000
+"""Most prompts that are answered for replay; a stage repeats them if its share needs more rows."""
 
 
 def run(context: StageContext) -> bool:
@@ -115,8 +115,8 @@ def training_rows(context: StageContext, policy: Any) -> list[Conversation]:
 def replay_rows(context: StageContext, policy: Any, own: int) -> list[Conversation]:
     """Replay conversations in number share / (1 - share) of the stage's own, repeated if there are too few.
 
-    General conversations are used as they are; general prompts are answered greedily by the model as it is before
-    training. The answers are kept in the run directory, so that a resumed run trains on the same.
+    General conversations are used as they are; general prompts are answered by the model as it is before training,
+    sampled at temperature 1. The answers are kept in the run directory, so that a resumed run trains on the same.
     """
     share = context.stage.replay.share
     sources = load_replay(context.data)
@@ -145,7 +145,7 @@ def _answer(context: StageContext, policy: Any, sources: Sequence[Any]) -> list[
         completions = policy.generate(
             prompts,
             max_new_tokens=max(64, context.stage.evaluation.max_new_tokens),
-            temperature=0.0,
+            temperature=1.0,  # as the model would: greedy answers would teach it to vary its replies no more
             seed=context.seed_for(0, "replay"),
             progress=progress,
         )

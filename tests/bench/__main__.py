@@ -8,7 +8,7 @@ import sys
 
 import psutil
 
-BENCHMARKS = ("bench_help", "bench_event_log", "bench_step_rate")
+BENCHMARKS = ("bench_help", "bench_event_log", "bench_step_rate", "bench_app")
 
 
 def main() -> None:

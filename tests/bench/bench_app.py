@@ -1,0 +1,248 @@
+"""The app: first paint, a log of a million events, redrawing charts, and what it costs to watch and to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from engine.runs.directory import RunDirectory
+from engine.runs.events import RunEvent, StageEvent, StepEvent, encode
+from engine.runs.lock import Lock
+
+ROUNDS = 15
+BARE = """
+from textual.app import App
+from textual.widgets import Static
+class Bare(App):
+    def compose(self):
+        yield Static("one")
+    def on_mount(self):
+        self.call_after_refresh(self.exit)
+Bare().run()
+"""
+OURS = """
+from tui.app import FinetuneApp
+class Ours(FinetuneApp):
+    def push_screen(self, *args, **options):
+        pushed = super().push_screen(*args, **options)
+        self.call_after_refresh(self.call_after_refresh, self.exit)
+        return pushed
+Ours().run()
+"""
+
+
+def rows() -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["FINETUNE_TUI_HOME"] = folder
+        return [first_paint(Path(folder)), million_events(Path(folder)), redraw(), *watching(Path(folder))]
+
+
+# ---- first paint -------------------------------------------------------------------------------------------------------
+
+
+def in_terminal(command: list[str], until: float | None = None) -> tuple[float, float]:
+    """(wall seconds, CPU seconds) of a command in a terminal of 80×24; ended after ``until`` seconds if given."""
+    main, end = pty.openpty()
+    os.set_blocking(main, False)
+    environment = {**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", "COLUMNS": "80", "LINES": "24"}
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, env=environment, start_new_session=True)
+    os.close(end)
+    used = 0.0
+    began_cpu: float | None = None
+    while process.poll() is None:
+        if select.select([main], [], [], 0.05)[0]:
+            try:
+                os.read(main, 1 << 16)
+            except OSError:
+                pass
+        elapsed = time.perf_counter() - began
+        if until is not None and elapsed > 4.0 and began_cpu is None:  # past its start
+            began_cpu, since = sum(psutil.Process(process.pid).cpu_times()[:2]), time.perf_counter()
+        if until is not None and elapsed > until:
+            used = (sum(psutil.Process(process.pid).cpu_times()[:2]) - (began_cpu or 0)) / (time.perf_counter() - since)
+            process.terminate()
+            process.wait(10)
+    took = time.perf_counter() - began
+    os.close(main)
+    if until is None and process.returncode:
+        raise RuntimeError(f"{command} ended with {process.returncode}")
+    return took, used
+
+
+def first_paint(folder: Path) -> str:
+    commands = []
+    for name, code in (("bare", BARE), ("ours", OURS)):
+        script = folder / f"{name}.py"
+        script.write_text(code)
+        commands.append([sys.executable, str(script)])
+    bare, ours = commands
+    in_terminal(bare), in_terminal(ours)
+    pairs = [(in_terminal(ours)[0], in_terminal(bare)[0]) for _ in range(ROUNDS)]
+    ratios = [mine / theirs for mine, theirs in pairs]
+    found = (
+        f"{statistics.median(ratios):.2f} (min {min(ratios):.2f}, max {max(ratios):.2f}, n {ROUNDS}; "
+        f"{statistics.median(mine for mine, _ in pairs):.2f} s)"
+    )
+    return f"| first paint against a bare app with one Static | {found} | ≤ 1.3 |"
+
+
+# ---- a long log --------------------------------------------------------------------------------------------------------
+
+
+def long_run(folder: Path, events: int) -> RunDirectory:
+    from tests.bench.bench_event_log import write
+
+    run = RunDirectory(folder / "runs" / "long-run")
+    run.path.mkdir(parents=True, exist_ok=True)
+    write(run.events)
+    return run
+
+
+def million_events(folder: Path) -> str:
+    run = long_run(folder, 1_000_000)
+    from tui.app import FinetuneApp
+
+    async def session() -> tuple[float, float]:
+        app = FinetuneApp()
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause(3.0)  # the list has read it too
+            began = time.perf_counter()
+            app.watch_run(run.id)
+            worst = 0.0
+            while True:
+                tick = time.perf_counter()
+                await asyncio.sleep(0.005)
+                worst = max(worst, time.perf_counter() - tick - 0.005)
+                screen = app.screen
+                follower = getattr(screen, "_follower", None)
+                if follower and follower.state.last_seq == 1_000_000 and getattr(screen, "_view", None):
+                    return time.perf_counter() - began, worst
+
+    results = [asyncio.run(session()) for _ in range(3)]
+    times = [result[0] for result in results]
+    worst = max(result[1] for result in results)
+    found = f"{statistics.median(times):.2f} s (max {max(times):.2f}, n 3); input waits at most {1000 * worst:.0f} ms"
+    return f"| opening a log of a million events | {found} | < 3 s, never blocked |"
+
+
+# ---- charts ------------------------------------------------------------------------------------------------------------
+
+
+def redraw() -> str:
+    from textual.app import App, ComposeResult
+    from textual.drivers.headless_driver import HeadlessDriver
+
+    from tui.view.run_view import Chart as ChartData
+    from tui.view.run_view import Limits
+    from tui.widgets.chart import Chart
+
+    written = [0]
+
+    class Counting(HeadlessDriver):
+        @property
+        def is_headless(self) -> bool:
+            return False
+
+        def write(self, data: str) -> None:
+            written[0] += len(data.encode())
+
+    class Four(App[None]):
+        CSS = "Screen { layout: grid; grid-size: 2 2; }"
+
+        def compose(self) -> ComposeResult:
+            for place in range(4):
+                yield Chart(id=f"c{place}")
+
+    import math
+    import random
+
+    draw = random.Random(0)
+
+    def data(place: int) -> ChartData:
+        values = [math.exp(-i / 300) + 0.1 * draw.random() for i in range(1000)]
+        return ChartData("loss", "loss", list(range(1000)), values, Limits(maximum=0.1))
+
+    async def session() -> tuple[list[float], list[int]]:
+        app = Four(driver_class=Counting)
+        app._size = None  # type: ignore[attr-defined]
+        times, sizes = [], []
+        async with app.run_test(size=(80, 24), headless=True) as pilot:
+            app._driver.__class__ = Counting  # type: ignore[union-attr]
+            await pilot.pause(0.5)
+            for _ in range(40):
+                fresh = [data(place) for place in range(4)]
+                written[0] = 0
+                began = time.process_time()
+                for place, chart in enumerate(fresh):
+                    app.query_one(f"#c{place}", Chart).show(chart)
+                await pilot.pause()
+                await asyncio.sleep(0.05)
+                times.append(time.process_time() - began)
+                sizes.append(written[0])
+            idle = []
+            for _ in range(40):
+                began = time.process_time()
+                await pilot.pause()
+                await asyncio.sleep(0.05)
+                idle.append(time.process_time() - began)
+        quiet = statistics.median(idle)
+        return [value - quiet for value in times], sizes
+
+    times, sizes = asyncio.run(session())
+    found = f"{1000 * statistics.median(times):.1f} ms of CPU, {statistics.median(sizes) / 1000:.1f} kB (n 40)"
+    return f"| redrawing four charts of 1000 points at 80×24 | {found} | ≤ 10 ms, ≤ 10 kB |"
+
+
+# ---- watching ----------------------------------------------------------------------------------------------------------
+
+
+def watching(folder: Path) -> list[str]:
+    """CPU share of the app on a run that tells 100 events a second, and on one that tells nothing."""
+    shares = []
+    for per_second in (100, 0):
+        run = RunDirectory(folder / "runs" / f"run-{per_second}")
+        run.path.mkdir(parents=True)
+        run.recipe.write_text("name: x\n")
+        stages = [{"method": "dpo", "steps": 100_000, "gates": {"kl": [None, 0.1], "preference_gap": [0.15, None]}}]
+        head = [
+            RunEvent(state="created", seq=1, time=time.time(), detail={"name": "x", "stages": stages}),
+            RunEvent(state="running", seq=2, time=time.time()),
+            StageEvent(state="started", method="dpo", steps_total=100_000, seq=3, time=time.time(), stage=0),
+        ]
+        run.events.write_bytes(b"".join(map(encode, head)))
+        lock = Lock(run.lock)
+        lock.acquire()
+        ended = threading.Event()
+        teller = threading.Thread(target=_tell, args=(run.events, per_second, ended))
+        teller.start()
+        command = [str(Path(sys.executable).with_name("finetune-tui")), "attach", run.id]
+        shares.append(in_terminal(command, until=24.0)[1])
+        ended.set()
+        teller.join()
+        lock.release()
+    return [
+        f"| watching 100 events a second | {shares[0]:.1%} of a core over 20 s | < 5 % |",
+        f"| watching a run that says nothing | {shares[1]:.1%} of a core over 20 s | < 1 % |",
+    ]
+
+
+def _tell(path: Path, per_second: int, ended: threading.Event) -> None:
+    step = 0
+    with open(path, "ab", buffering=0) as file:
+        while per_second and not ended.wait(1 / per_second):
+            step += 1
+            values = {"loss": 1 / step, "kl": 0.01, "reward": 0.1 * step, "grad_norm": 0.5, "learning_rate": 1e-4}
+            event = StepEvent(seq=3 + step, time=time.time(), stage=0, step=step, total=100_000, values=values)
+            file.write(encode(event))

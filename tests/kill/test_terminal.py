@@ -1,0 +1,125 @@
+"""The app in a real terminal with a real run: start, watch, detach, kill the app, attach again, pause, resume, finish."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine.runs.directory import RunDirectory
+
+pytestmark = [
+    pytest.mark.kill,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed"),
+]
+FINETUNE = str(Path(sys.executable).with_name("finetune-tui"))
+
+
+class Terminal:
+    """A tmux session of 80×24 with a shell in it."""
+
+    def __init__(self, environment):
+        self.socket = f"finetune-{uuid.uuid4().hex[:8]}"
+        self._tmux(
+            "-f", "/dev/null", "new-session", "-d", "-s", "t", "-x", "80", "-y", "24", "bash --norc --noprofile",
+            env={**environment, "PS1": "$ ", "TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
+
+    def _tmux(self, *words, env=None):
+        done = subprocess.run(["tmux", "-L", self.socket, *words], capture_output=True, text=True, env=env, timeout=30)
+        return done.stdout
+
+    def type(self, line):
+        self._tmux("send-keys", "-t", "t", line, "Enter")
+
+    def key(self, name):
+        self._tmux("send-keys", "-t", "t", name)
+
+    def screen(self):
+        return self._tmux("capture-pane", "-p", "-t", "t")
+
+    def flags(self):
+        """(alternate screen, any mouse mode): both 0 in a terminal that was left clean."""
+        return self._tmux("display-message", "-p", "-t", "t", "#{alternate_on} #{mouse_any_flag}").split()
+
+    def shows(self, *texts, seconds=120.0):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            screen = self.screen()
+            if all(text in screen for text in texts):
+                return screen
+            time.sleep(0.1)
+        raise AssertionError(f"never showed {texts}:\n{self.screen()}")
+
+    def close(self):
+        self._tmux("kill-server")
+
+
+@pytest.fixture
+def terminal(real):
+    opened = Terminal(real.environment)
+    yield opened
+    opened.close()
+
+
+def app_process(run):
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "attach" in words and run.id in words and any("finetune-tui" in word for word in words):
+            return process
+    raise AssertionError("no app on this run")
+
+
+def test_an_evening_in_the_terminal(real, terminal, uninterrupted):
+    terminal.type(f"{FINETUNE} run {real.home / 'short.yaml'}")
+    terminal.shows("1 sft", "runs", "pause", "leave")
+    folders = [path for path in (real.home / "runs").iterdir() if not path.name.startswith(".")]
+    real.run = RunDirectory(folders[0])
+    real.wait(lambda state: state.stages[0].steps_done >= 2)
+    terminal.shows("tok/s", "grad")
+
+    terminal.key("C-q")
+    terminal.shows("it goes on in the background", f"attach {real.run.id}")
+    assert terminal.flags() == ["0", "0"] and real.supervisor() is not None
+
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        terminal.type(f"clear; {FINETUNE} attach {real.run.id}")
+        terminal.shows("1 sft", "leave")
+        app_process(real.run).send_signal(ending)
+        terminal.shows("it goes on in the background")
+        assert terminal.flags() == ["0", "0"], ending
+    assert real.supervisor() is not None
+
+    terminal.type(f"clear; {FINETUNE} attach {real.run.id}")
+    terminal.shows("1 sft", "leave")
+    app_process(real.run).kill()
+    terminal.shows("Killed")
+    terminal.key("Enter")
+    assert real.supervisor() is not None or real.status() == "done"
+
+    terminal.type("reset; clear")
+    terminal.type(f"{FINETUNE} attach {real.run.id}")
+    terminal.shows("leave", "pause")
+    terminal.key("p")
+    terminal.shows("paused")
+    real.wait(lambda state: real.status() == "paused")
+    terminal.shows("paused: paused by the user")
+    terminal.key("r")
+    real.finish()
+    watched = terminal.shows("done in", "2 dpo")
+    assert real.result() == uninterrupted.result()
+
+    terminal.key("C-q")
+    terminal.shows("$ ")
+    terminal.type(f"clear; {FINETUNE} attach {real.run.id}")
+    again = terminal.shows("done in", "2 dpo")
+    assert again.splitlines()[:16] == watched.splitlines()[:16]
+    terminal.key("C-q")
