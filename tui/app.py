@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar
 
-from textual.app import App
-from textual.binding import Binding, BindingType
+from textual.app import App, SystemCommand
+from textual.binding import ActiveBinding, Binding, BindingType
+from textual.screen import Screen
 
 from tui.words import unicode_terminal
 
@@ -48,6 +51,17 @@ class FinetuneApp(App[None]):
         from tui.screens.monitor import Monitor
 
         self.push_screen(Monitor(find_run(run_id)))
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette: everything that a key does here, by name."""
+        yield from super().get_system_commands(screen)
+        for binding in screen.active_bindings.values():
+            if binding.enabled and binding.node is screen and binding.binding.description:
+                word = binding.binding.description
+                yield SystemCommand(word.capitalize(), f"key {binding.binding.key}", partial(self._act, binding))
+
+    async def _act(self, binding: ActiveBinding) -> None:
+        await self.run_action(binding.binding.action, binding.node)
 
     def action_help(self) -> None:
         from tui.screens.help import Help

@@ -197,6 +197,20 @@ def test_removing_asks_and_keeps_or_removes():
     assert not run.path.exists()
 
 
+def test_the_palette_names_what_the_keys_do():
+    run = recorded_run()
+    drive(
+        None,
+        (80, 24),
+        ("ctrl+p", "Search"),
+        *"Remove",
+        ("enter", "Remove base-alignment"),
+        ("y", "No runs"),
+        shows=RUN_ID,
+    )
+    assert not run.path.exists()
+
+
 def test_pausing_and_stopping_a_run_by_keys(fake_run):
     fake = fake_run(seconds=0.1)
     process = fake.supervise()

@@ -108,6 +108,10 @@ class Monitor(Screen[None]):
             self._put("samples-text", self._samples(view))
         if before is None or before.alerts != view.alerts:
             self._put("alerts-text", self._alerts(view))
+            serious = sum(alert.level != "info" for alert in view.alerts)
+            self.query_one(TabbedContent).get_tab("alerts").label = Content(
+                f"Alerts ({serious})" if serious else "Alerts"
+            )
         if update.lines:
             log = self.query_one("#log-lines", RichLog)
             for line in update.lines:
