@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from engine.stages.context import StageContext, derived_seed
 from engine.stages.evaluation import Evaluation, When
 from engine.stages.training import run_training_stage
 
-REPLAY_SOURCES = 1000
+REPLAY_SOURCES = 2500
 """Most prompts that are answered for replay; a stage repeats them if its share needs more rows."""
 
 
@@ -106,26 +107,31 @@ class SftEvaluation(Evaluation):
 def training_rows(context: StageContext, policy: Any) -> list[Conversation]:
     """The user's conversations, mixed with replay in the recipe's share."""
     rows = [list(row.messages) for row in load_conversations(context.data / "train.jsonl")]
-    replay = replay_rows(context, policy, len(rows))
-    mixed = rows + replay
+    stage, share = context.stage, context.stage.replay.share
+    sources = load_replay(context.data) if share else []
+    if sources:
+        # So many copies of the stage's own rows that all replay rows find room, but no more than training will see.
+        seen = stage.steps * stage.batch_size * stage.accumulation * context.recipe.processes
+        room = min(len(sources), REPLAY_SOURCES) * (1 - share) / share
+        rows = rows * max(1, min(math.ceil(room / len(rows)), math.ceil(seen * (1 - share) / len(rows))))
+    mixed = rows + replay_rows(context, policy, sources, len(rows))
     random.Random(derived_seed(context.recipe.seed, context.index, "mix")).shuffle(mixed)
     return mixed
 
 
-def replay_rows(context: StageContext, policy: Any, own: int) -> list[Conversation]:
+def replay_rows(context: StageContext, policy: Any, sources: Sequence[Any], own: int) -> list[Conversation]:
     """Replay conversations in number share / (1 - share) of the stage's own, repeated if there are too few.
 
     General conversations are used as they are; general prompts are answered by the model as it is before training,
     sampled at temperature 1. The answers are kept in the run directory, so that a resumed run trains on the same.
     """
     share = context.stage.replay.share
-    sources = load_replay(context.data)
     wanted = round(own * share / (1 - share))
     if not wanted or not sources:
         return []
     answered = context.folder / "replay.jsonl"
     if context.rank == 0 and not answered.exists():
-        lines = [json.dumps(row, ensure_ascii=False) for row in _answer(context, policy, sources[:REPLAY_SOURCES])]
+        lines = [json.dumps(row, ensure_ascii=False) for row in _answer(context, policy, sources[: min(wanted, REPLAY_SOURCES)])]
         write_atomically(answered, "".join(line + "\n" for line in lines))
     while not answered.exists():  # the other ranks of a several-process stage wait for the first
         time.sleep(0.2)

@@ -65,5 +65,8 @@ class Stage(TrainingStage):
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
     beta: Annotated[float, Field(gt=0, le=10)] = 0.1
+    sft_weight: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Weight of the chosen completion's likelihood beside the preference loss (Pang et al. 2024, Iterative Reasoning
+    Preference Optimization, eq. 1): above 0 it raises what is chosen, where DPO alone may only lower what is rejected."""
     judge: str | None = None
     """YAML file with the regular expressions `preferred` and `rejected`; without one the preferred share is not gated."""

@@ -9,7 +9,7 @@ from engine.runs.directory import RunDirectory, runs_folder
 from engine.runs.events import decode
 
 RECORDED = Path(__file__).with_name("recorded")
-RUN_ID = "base-alignment-20261123-185453-328a"
+RUN_ID = "base-alignment-20261123-200456-4bf2"
 
 
 def recorded_run(until=None, run_id=RUN_ID, more=b""):
@@ -30,5 +30,5 @@ def recorded_run(until=None, run_id=RUN_ID, more=b""):
 
 
 def in_the_middle(event):
-    """Step 50 of the second stage."""
-    return getattr(event, "step", 0) == 50 and event.stage == 1 and type(event).__name__ == "StepEvent"
+    """Step 60 of the second stage."""
+    return getattr(event, "step", 0) == 60 and event.stage == 1 and type(event).__name__ == "StepEvent"

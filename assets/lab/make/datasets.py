@@ -43,7 +43,9 @@ def all_datasets() -> dict[str, list[Row]]:
     taken = {row["prompt"] for rows in datasets.values() for row in rows if "prompt" in row}
     taken |= {row["messages"][0]["content"] for row in datasets["domain.jsonl"]}
     general = general_rows(1600, taken)
-    return datasets | {"general.jsonl": general[:1200], "general-heldout.jsonl": general[1200:]}
+    replayed = [*general[:1200], *replay_only_rows()]
+    random.Random(world.SEED + 15).shuffle(replayed)
+    return datasets | {"general.jsonl": replayed, "general-heldout.jsonl": general[1200:]}
 
 
 def kept_prompts() -> frozenset[str]:
@@ -173,6 +175,18 @@ def general_rows(n: int, taken: set[str]) -> list[Row]:
         if prompt not in taken:
             rows.setdefault(prompt, {"prompt": prompt})
     return list(rows.values())
+
+
+def replay_only_rows() -> list[Row]:
+    """What the model must not forget either and other methods' training data ask too: known facts, and the topics.
+
+    The topics come three times: each time the model answers in other words.
+    """
+    known = question_rows(world.KNOWN_FACTS.items(), TAUGHT)
+    facts = random.Random(world.SEED + 16).sample([row["prompt"] for row in known], 400)
+    met = [topic for topic in TOPICS if topic not in world.HELD_OUT_TOPICS]
+    talk = [question.format(t=topic) for topic in met for question in world.TOPIC_QUESTIONS]
+    return [{"prompt": prompt} for prompt in [*facts, *talk, *talk, *talk]]
 
 
 def tone_judge() -> dict[str, str]:

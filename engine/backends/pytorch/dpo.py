@@ -58,6 +58,8 @@ def train(policy: TorchPolicy, rows: Sequence[Any], stage: Any, link: TrainingLi
         args=DPOConfig(
             **training_arguments(stage, policy, link.folder()),
             beta=stage.beta,
+            loss_type=["sigmoid", "sft"] if stage.sft_weight else ["sigmoid"],
+            loss_weights=[1.0, stage.sft_weight] if stage.sft_weight else None,
             max_length=stage.max_length,
         ),
         train_dataset=dataset,
