@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar
@@ -14,6 +15,9 @@ from textual.binding import ActiveBinding, Binding, BindingType
 from textual.screen import Screen
 
 from tui.words import unicode_terminal
+
+LAST_WORDS = 3.0
+"""Seconds to clean the terminal up after a signal."""
 
 
 class FinetuneApp(App[None]):
@@ -38,13 +42,21 @@ class FinetuneApp(App[None]):
 
     def on_mount(self) -> None:
         loop = asyncio.get_running_loop()
-        for name in ("SIGTERM", "SIGHUP"):  # leave the terminal as it was found
-            loop.add_signal_handler(getattr(signal, name), self.exit)
+        for name in ("SIGTERM", "SIGHUP"):
+            loop.add_signal_handler(getattr(signal, name), self._leave)
         from tui.screens.home import Home
 
         self.push_screen(Home())
         if self.opened:
             self.watch_run(self.opened)
+
+    def _leave(self) -> None:
+        """Leave the terminal as it was found. One that was closed answers no more and would keep us for ever; there is
+        nothing here that could be lost."""
+        self.exit()
+        last = threading.Timer(LAST_WORDS, os._exit, (1,))
+        last.daemon = True
+        last.start()
 
     def watch_run(self, run_id: str) -> None:
         from engine.runs.directory import find_run

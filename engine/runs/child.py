@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from engine.runs.events import AlertEvent, AnyEvent, HeartbeatEvent, decode
+from engine.runs.events import AlertEvent, AnyEvent, ExitEvent, HeartbeatEvent, decode
 from engine.runs.exitcodes import WORDS
 
 LOGGED_HEARTBEAT = 10.0
@@ -59,6 +59,8 @@ class Child:
         self._open = True
         self._last_sign = time.monotonic()
         self._last_logged_beat = 0.0
+        self._said: int | None = None
+        """The exit code that the stage told, which a launcher around it would not pass on."""
 
     def running(self) -> bool:
         """False once the process has ended; one that has been silent for too long is killed here."""
@@ -94,7 +96,11 @@ class Child:
             return []
         self._last_sign = time.monotonic()
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        return [event for line in lines if (event := self._decoded(line)) is not None]
+        events = [event for line in lines if (event := self._decoded(line)) is not None]
+        for event in events:
+            if isinstance(event, ExitEvent):
+                self._said = event.code
+        return [event for event in events if not isinstance(event, ExitEvent)]
 
     def rest(self) -> list[AnyEvent]:
         """What is still in the pipe after the process has ended. Anything else of its group is killed, so that no
@@ -121,6 +127,7 @@ class Child:
         if code < 0:
             name = signal.Signals(-code).name
             return ChildResult(self._process.pid, None, -code, f"killed by {name}{self._out_of_memory(-code)}")
+        code = code if self._said is None else self._said
         words = WORDS.get(code) or f"ended with code {code}{self._last_words()}"
         return ChildResult(self._process.pid, code, None, words)
 

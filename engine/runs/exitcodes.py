@@ -10,6 +10,8 @@ STOPPED = 76
 DISK_FULL = 77
 ORPHANED = 78
 """The supervisor is gone: the stage ended itself, and a resume carries on."""
+HELD = 79
+"""Another supervisor works on the run."""
 
 WORDS = {
     DONE: "ended",

@@ -10,6 +10,7 @@ from typing import Any
 from engine.runs import control
 from engine.runs.create import changed_sources
 from engine.runs.directory import RunDirectory, status
+from engine.runs.exitcodes import HELD
 from engine.runs.lock import LockHeld, held, read_holder
 from recipes.errors import InputError, Problem
 
@@ -38,14 +39,16 @@ def start_supervisor(run: RunDirectory, now: bool = False) -> None:
         )
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
-        if run.events.stat().st_size > before:  # it has taken the lock and told its first event
+        told = run.events.stat().st_size > before
+        holder = read_holder(run.lock)
+        if told and holder is not None and holder.pid == process.pid:  # not somebody else's events
             return
-        if process.poll() is not None:
-            if run.events.stat().st_size > before:
+        code = process.poll()
+        if code == HELD:  # another was faster
+            raise LockHeld(run.lock, holder)
+        if code is not None:
+            if told:  # it has already come to its end
                 return
-            holder = read_holder(run.lock)
-            if held(run.lock):
-                raise LockHeld(run.lock, holder)
             break
         time.sleep(0.02)
     words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -15,7 +15,7 @@ from engine.runs.awake import Awake
 from engine.runs.child import Child, ChildResult
 from engine.runs.directory import RunDirectory, home
 from engine.runs.events import AlertEvent, CheckpointEvent, Event, ExitEvent, RunEvent, StageEvent
-from engine.runs.exitcodes import BAD_INPUT, DISK_FULL, DONE, FAILED, GATE_FAILED, PAUSED, STOPPED
+from engine.runs.exitcodes import BAD_INPUT, DISK_FULL, DONE, FAILED, GATE_FAILED, HELD, PAUSED, STOPPED
 from engine.runs.lock import Lock, LockHeld
 from engine.runs.log import EventLog, read_events
 from engine.runs.queue import DeviceQueue
@@ -232,7 +232,8 @@ def stage_command_of(run: RunDirectory, index: int, recipe: Recipe) -> list[str]
         sys.executable, "-P", "-m", "accelerate.commands.launch",
         "--num_processes", str(recipe.processes), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
     ]  # fmt: skip
-    return [*launch, "--cpu" if device_name() == "cpu" else "--multi_gpu", *stage]
+    # Also on CPUs: `--cpu` alone starts one process, `--multi_gpu` goes through torch's elastic launcher.
+    return [*launch, "--multi_gpu", *stage]
 
 
 def main() -> int:
@@ -245,7 +246,7 @@ def main() -> int:
         lock.acquire()
     except LockHeld as held:
         print(held, file=sys.stderr)
-        return FAILED
+        return HELD
     try:
         return Supervisor(run, now="--now" in sys.argv).work()
     finally:

@@ -131,7 +131,10 @@ def replay_rows(context: StageContext, policy: Any, sources: Sequence[Any], own:
         return []
     answered = context.folder / "replay.jsonl"
     if context.rank == 0 and not answered.exists():
-        lines = [json.dumps(row, ensure_ascii=False) for row in _answer(context, policy, sources[: min(wanted, REPLAY_SOURCES)])]
+        lines = [
+            json.dumps(row, ensure_ascii=False)
+            for row in _answer(context, policy, sources[: min(wanted, REPLAY_SOURCES)])
+        ]
         write_atomically(answered, "".join(line + "\n" for line in lines))
     while not answered.exists():  # the other ranks of a several-process stage wait for the first
         time.sleep(0.2)
