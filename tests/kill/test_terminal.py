@@ -30,7 +30,7 @@ class Terminal:
         self.socket = f"finetune-{uuid.uuid4().hex[:8]}"
         self._tmux(
             "-f", "/dev/null", "new-session", "-d", "-s", "t", "-x", "80", "-y", "24", "bash --norc --noprofile",
-            env={**environment, "PS1": "$ ", "TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"},
+            env={**environment, "TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
 
     def _tmux(self, *words, env=None):
@@ -113,12 +113,13 @@ def test_an_evening_in_the_terminal(real, terminal, uninterrupted):
     real.wait(lambda state: real.status() == "paused")
     terminal.shows("paused: paused by the user")
     terminal.key("r")
+    real.wait(lambda state: real.status() != "paused")
     real.finish()
     watched = terminal.shows("done in", "2 dpo")
     assert real.result() == uninterrupted.result()
 
     terminal.key("C-q")
-    terminal.shows("$ ")
+    terminal.shows(f"{real.run.id}: done")
     terminal.type(f"clear; {FINETUNE} attach {real.run.id}")
     again = terminal.shows("done in", "2 dpo")
     assert again.splitlines()[:16] == watched.splitlines()[:16]
