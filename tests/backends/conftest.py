@@ -86,7 +86,7 @@ def stage():
         values = {
             "steps": 10, "batch_size": 4, "accumulation": 1, "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1,
             "weight_decay": 0.0, "max_grad_norm": 1.0, "optimizer": "adamw", "gradient_checkpointing": False,
-            "max_length": 96, "beta": 0.1, "data": SimpleNamespace(source="rows"),
+            "max_length": 96, "beta": 0.1, "sft_weight": 0.0, "data": SimpleNamespace(source="rows"),
         }  # fmt: skip
         return SimpleNamespace(**(values | changes))
 

@@ -111,7 +111,7 @@ def load():
 def stage():
     return SimpleNamespace(
         steps=STEPS, batch_size=16, accumulation=1, learning_rate=1e-4, schedule="linear", warmup=0.1, weight_decay=0.0,
-        max_grad_norm=1.0, optimizer="adamw", gradient_checkpointing=False, max_length=128, beta=0.1,
+        max_grad_norm=1.0, optimizer="adamw", gradient_checkpointing=False, max_length=128, beta=0.1, sft_weight=0.0,
         data=SimpleNamespace(source="rows"),
     )  # fmt: skip
 
