@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable
 from functools import partial
@@ -44,11 +45,18 @@ class FinetuneApp(App[None]):
         loop = asyncio.get_running_loop()
         for name in ("SIGTERM", "SIGHUP"):
             loop.add_signal_handler(getattr(signal, name), self._leave)
+        if not self.is_headless:
+            # A terminal that goes without a signal would leave its reader spinning on the end of its input.
+            self.set_interval(LAST_WORDS, self._notice_closed_terminal)
         from tui.screens.home import Home
 
         self.push_screen(Home())
         if self.opened:
             self.watch_run(self.opened)
+
+    def _notice_closed_terminal(self) -> None:
+        if not os.isatty(sys.__stdin__.fileno() if sys.__stdin__ else 0):
+            self._leave()
 
     def _leave(self) -> None:
         """Leave the terminal as it was found. One that was closed answers no more and would keep us for ever; there is

@@ -172,3 +172,16 @@ def wait_for(condition, seconds: float = 60.0):
             return found
         time.sleep(0.02)
     raise AssertionError("it did not happen")
+
+
+def test_an_app_whose_terminal_goes_without_a_signal_ends(real):
+    terminal, end = pty.openpty()
+    app = subprocess.Popen(
+        [str(Path(sys.executable).with_name("finetune-tui"))], env={**real.environment, "TERM": "xterm-256color"},
+        stdin=end, stdout=end, stderr=end, start_new_session=True,
+    )  # fmt: skip
+    os.close(end)
+    assert os.read(terminal, 4096)  # it is up
+    time.sleep(1)
+    os.close(terminal)
+    app.wait(30)
