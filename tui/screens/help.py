@@ -21,7 +21,7 @@ KEYS
 
 WORDS
   loss       of the training batch, per token; its target is to fall
-  KL         how far the model has moved from where the stage began, in nats per
+  KL est     how far the model has moved from where the stage began, in nats per
              token, exact, at the positions of the training batch (an estimate of
              what the gate measures on the model's own completions)
   margin     how much more a preference stage's policy prefers the chosen

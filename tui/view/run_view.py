@@ -249,7 +249,7 @@ def _gauges(state: RunState, stage: StageState | None) -> list[Gauge]:
     absent = {"reward": "SFT has no reward" if stage is not None and stage.method == "sft" else ""}
     return [
         _gauge(stage, key, label, targets[key], absent.get(key, ""))
-        for key, label in (("loss", "loss"), ("kl", "KL"), ("reward", reward))
+        for key, label in (("loss", "loss"), ("kl", "KL est"), ("reward", reward))
     ]
 
 
@@ -280,9 +280,9 @@ def _charts(state: RunState, stage: StageState | None) -> list[Chart]:
     if stage is None:
         return []
     targets = _targets(state, stage)
-    chosen = [("loss", "loss"), ("kl", "KL"), ("reward", _gauges(state, stage)[2].label), ("grad_norm", "grad norm")]
+    chosen = [("loss", "loss"), ("kl", "KL est"), ("reward", _gauges(state, stage)[2].label), ("grad_norm", "grad norm")]
     if "reward" not in stage.series:
-        chosen = [("loss", "loss"), ("kl", "KL"), ("token_accuracy", "token accuracy"), ("grad_norm", "grad norm")]
+        chosen = [("loss", "loss"), ("kl", "KL est"), ("token_accuracy", "token accuracy"), ("grad_norm", "grad norm")]
     charts = []
     for key, title in chosen:
         series = stage.series.get(key) or Series()
