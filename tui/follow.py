@@ -12,7 +12,7 @@ from engine.runs.directory import RunDirectory, status
 from engine.runs.events import HeartbeatEvent, StepEvent
 from engine.runs.log import Tail
 from engine.runs.state import RunState
-from tui.eta import Eta
+from tui.eta import RECENT, Eta
 from tui.view.event_words import event_words
 from tui.view.run_view import RunView, view_of
 
@@ -23,6 +23,8 @@ BREATH = 0.002
 """Seconds given to the screen between two chunks."""
 KEPT_LINES = 1000
 STATUS_EVERY = 1.0
+FREQUENT = (StepEvent, HeartbeatEvent)
+"""What makes a log long: of these only the last few are looked at one by one."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ class Follower:
         while not self._stop.is_set():
             events = tail.read(CHUNK)
             self.state.apply_all(events)
-            for event in events:
+            recent = events[-RECENT:]
+            for event in [event for event in events[:-RECENT] if type(event) not in FREQUENT] + recent:
                 self._eta.apply(event)
-                if type(event) is StepEvent or type(event) is HeartbeatEvent:
+                if type(event) in FREQUENT:
                     continue
                 line = event_words(event, self.state)
                 if line:

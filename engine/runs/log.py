@@ -88,7 +88,7 @@ class Tail:
         self.path = path
         self.offset = offset
 
-    def read(self, limit: int = 8 * 2**20) -> list[AnyEvent]:
+    def read(self, limit: int = 1 << 19) -> list[AnyEvent]:
         """The events that were appended since the last call; at most about ``limit`` bytes of them."""
         try:
             with open(self.path, "rb") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from engine.runs.events import (
@@ -66,9 +67,6 @@ class StageState:
     """Name -> when (before, during, after) -> the latest such event."""
     gates: dict[str, GateEvent] = field(default_factory=dict)
     """The latest decision of each gate."""
-    gauges: list[str] = field(default_factory=list, repr=False)
-    appends: list[Any] = field(default_factory=list, repr=False)
-    """The gauges of the last step and their series' append methods: a reducer of a million steps cannot look up."""
     samples: list[SampleEvent] = field(default_factory=list)
     checkpoints: list[CheckpointEvent] = field(default_factory=list)
 
@@ -97,7 +95,7 @@ class RunState:
         self.exits: list[ExitEvent] = []
         self.detail: dict[str, Any] = {}
         self._apply: dict[type, Callable[[Any], None]] = {
-            StepEvent: self._step, HeartbeatEvent: self._heartbeat, RunEvent: self._run, StageEvent: self._stage,
+            RunEvent: self._run, StageEvent: self._stage,
             PhaseEvent: self._phase, MetricEvent: self._metric, SampleEvent: self._sample, AlertEvent: self._alert,
             CheckpointEvent: self._checkpoint, GateEvent: self._gate, ExitEvent: self._exit,
         }  # fmt: skip
@@ -105,9 +103,19 @@ class RunState:
     def apply_all(self, events: Iterable[AnyEvent]) -> RunState:
         handlers = self._apply
         event = None
+        steps: list[StepEvent] = []  # consecutive ones are taken together: a long log is nearly nothing else
         with no_collection():
             for event in events:
-                handlers[type(event)](event)
+                kind = type(event)
+                if kind is StepEvent:
+                    steps.append(event)  # type: ignore[arg-type]
+                elif kind is not HeartbeatEvent:
+                    if steps:
+                        self._steps(steps)
+                        steps = []
+                    handlers[kind](event)
+            if steps:
+                self._steps(steps)
         if event is not None:
             self._seen(event)
         return self
@@ -122,21 +130,20 @@ class RunState:
 
     # ---- one kind each -------------------------------------------------------------------------------------------
 
-    def _step(self, event: StepEvent) -> None:
-        stage = self.stages[event.stage or 0]
-        step = stage.steps_done = event.step
-        stage.steps_total = event.total
-        values = event.values
-        if [*values] != stage.gauges:  # nearly every step has the gauges of the one before: look them up once
-            stage.gauges = [*values]
-            every = [stage.series.setdefault(name, Series()) for name in values]
-            stage.appends = [(series.steps.append, series.values.append) for series in every]
-        for (append_step, append_value), value in zip(stage.appends, values.values(), strict=True):
-            append_step(step)
-            append_value(value if type(value) is float else float(value))
-
-    def _heartbeat(self, event: HeartbeatEvent) -> None:
-        pass
+    def _steps(self, events: list[StepEvent]) -> None:
+        """Runs of steps of one stage with the same gauges go into their series column by column."""
+        alike = len({*map(tuple, [event.values for event in events])}) == 1 and len({e.stage for e in events}) == 1
+        runs = [events] if alike else [list(run) for _, run in groupby(events, key=_stage_and_gauges)]
+        for run in runs:
+            last = run[-1]
+            stage = self.stages[last.stage or 0]
+            stage.steps_done, stage.steps_total = last.step, last.total
+            steps = [event.step for event in run]
+            columns = zip(*[event.values.values() for event in run], strict=True)
+            for name, column in zip(last.values, columns, strict=True):
+                series = stage.series.setdefault(name, Series())
+                series.steps += steps
+                series.values += column if {*map(type, column)} == {float} else map(float, column)
 
     def _run(self, event: RunEvent) -> None:
         self.status, self.reason, self.code = event.state, event.reason, event.code
@@ -220,6 +227,10 @@ class RunState:
 
     def stages_to_json(self) -> list[dict[str, Any]]:
         return [_stage_to_json(stage) for stage in self.stages]
+
+
+def _stage_and_gauges(event: StepEvent) -> tuple[int, tuple[str, ...]]:
+    return event.stage or 0, tuple(event.values)
 
 
 def _stage_to_json(stage: StageState) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class Home(Screen[None]):
         super().__init__()
         self._lines: list[RunLine] = []
         self._leaving = threading.Event()
+        self._in_front = threading.Event()
+        self._in_front.set()
 
     def compose(self) -> ComposeResult:
         yield Static("finetune-tui", id="machine", markup=False)
@@ -58,6 +60,13 @@ class Home(Screen[None]):
 
     def on_unmount(self) -> None:
         self._leaving.set()
+        self._in_front.set()
+
+    def on_screen_suspend(self) -> None:
+        self._in_front.clear()  # nobody looks: nothing is read
+
+    def on_screen_resume(self) -> None:
+        self._in_front.set()
 
     # ---- what there is -------------------------------------------------------------------------------------------
 
@@ -70,6 +79,8 @@ class Home(Screen[None]):
         book, shown = RunBook(), None
         looks = 0
         while not self._leaving.is_set():
+            if not self._in_front.wait(REFRESH):
+                continue
             if looks % 30 == 0:
                 self.app.call_from_thread(
                     self.query_one("#machine", Static).update, f"finetune-tui on {machine_line()}"

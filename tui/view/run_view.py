@@ -280,7 +280,12 @@ def _charts(state: RunState, stage: StageState | None) -> list[Chart]:
     if stage is None:
         return []
     targets = _targets(state, stage)
-    chosen = [("loss", "loss"), ("kl", "KL est"), ("reward", _gauges(state, stage)[2].label), ("grad_norm", "grad norm")]
+    chosen = [
+        ("loss", "loss"),
+        ("kl", "KL est"),
+        ("reward", _gauges(state, stage)[2].label),
+        ("grad_norm", "grad norm"),
+    ]
     if "reward" not in stage.series:
         chosen = [("loss", "loss"), ("kl", "KL est"), ("token_accuracy", "token accuracy"), ("grad_norm", "grad norm")]
     charts = []
