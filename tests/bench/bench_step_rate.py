@@ -30,9 +30,9 @@ from engine.runs.events import StepEvent
 from engine.runs.log import EventLog
 from recipes.resources import resolve_model
 
-STEPS = 60
+STEPS = 30
 SKIPPED = 10  # warm-up steps that are not timed
-ROUNDS = 5
+ROUNDS = 4
 
 
 class Clock(TrainerCallback):
