@@ -39,7 +39,6 @@ class FinetuneApp(App[None]):
         self.opened = run_id
         """The run that the app was opened on."""
         self.ascii_only = not unicode_terminal() or bool(os.environ.get("FINETUNE_TUI_ASCII"))
-        self.code = 0
 
     def on_mount(self) -> None:
         loop = asyncio.get_running_loop()
@@ -90,7 +89,7 @@ class FinetuneApp(App[None]):
 
 
 def open_app(run_id: str | None = None) -> int:
-    """Run the app until it is left. Returns an exit code."""
+    """Run the app until it is left. Returns the app's own exit code, not a run's."""
     app = FinetuneApp(run_id)
     app.run()
     return app.return_code or 0

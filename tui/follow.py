@@ -32,8 +32,6 @@ class Update:
     view: RunView
     lines: list[str]
     """Lines of the log since the last update."""
-    ended: bool
-    code: int | None
 
 
 class Follower:
@@ -81,13 +79,10 @@ class Follower:
                 if len(events) > 100:  # far behind: catch up before anything is shown
                     time.sleep(BREATH)
                     continue
-            if time.monotonic() - looked > STATUS_EVERY:
-                looked = time.monotonic()
-                found = status(self.run, self.state)
-                dirty = dirty or found != now_is
-                now_is = found
-            elif dirty:
-                now_is = now_is if now_is == "interrupted" and not events else status(self.run, self.state)
+            if dirty or time.monotonic() - looked > STATUS_EVERY:  # a run may also die without a word
+                looked, before = time.monotonic(), now_is
+                now_is = status(self.run, self.state)
+                dirty = dirty or now_is != before
             # A running clock (time left) is shown anew each second even when nothing happens.
             second = int(time.time())
             if now_is == "running" and second != shown_second:
@@ -104,5 +99,4 @@ class Follower:
         lines = list(self._lines)
         self._lines.clear()
         view = view_of(self.state, now_is, self._eta, time.time(), self._stage)
-        ended = now_is in ("done", "failed", "paused", "stopped", "interrupted")
-        self._deliver(Update(view, lines, ended, self.state.code))
+        self._deliver(Update(view, lines))

@@ -17,6 +17,7 @@ import pytest
 
 from engine.runs.directory import RunDirectory
 from tests.kill.conftest import COMMAND, RECIPE, Real
+from tests.runs.fakes import wait_for
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(900)]
 SFT_ONLY = RECIPE[: RECIPE.index("  - method: dpo")]
@@ -162,16 +163,6 @@ def test_a_full_disk_pauses_the_run_and_says_what_it_needs(tmp_path):
     status, reason, code, after = json.loads(done.stdout.splitlines()[-1])
     assert status == "paused" and "the disk is full" in reason and "MiB are needed" in reason and "resume" in reason
     assert (code, after) in ((0, "done"), (3, "done"))
-
-
-def wait_for(condition, seconds: float = 60.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not happen")
 
 
 def test_an_app_whose_terminal_goes_without_a_signal_ends(real):

@@ -17,7 +17,7 @@ PHASES = ("fetching", "loading", "measuring before", "training", "measuring afte
 PHASE_LABELS = {"fetching": "get model", "loading": "load", "measuring before": "measure", "training": "train",
                 "measuring after": "measure", "saving": "save"}  # fmt: skip
 CHART_POINTS = 1000
-Mark = Literal["done", "now", "waiting", "failed", "skipped"]
+Mark = Literal["done", "now", "waiting", "failed"]
 
 
 @dataclass(frozen=True)

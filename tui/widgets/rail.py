@@ -9,10 +9,10 @@ from tui.view.plot import bar
 from tui.view.run_view import Mark, RunView
 
 SIGNS: dict[Mark, tuple[str, str]] = {
-    "done": ("✓", "+"), "now": ("▶", ">"), "waiting": ("·", "."), "failed": ("✗", "!"), "skipped": ("-", "-"),
+    "done": ("✓", "+"), "now": ("▶", ">"), "waiting": ("·", "."), "failed": ("✗", "!"),
 }  # fmt: skip
 STYLES: dict[Mark, str] = {
-    "done": "$success", "now": "bold $primary", "waiting": "dim", "failed": "bold $error", "skipped": "dim",
+    "done": "$success", "now": "bold $primary", "waiting": "dim", "failed": "bold $error",
 }  # fmt: skip
 
 
