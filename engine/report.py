@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from engine.evaluate.calibration import diagram
 from engine.models.lineage import newest_lineage
 from engine.runs.directory import RunDirectory
 from engine.runs.events import GateEvent, MetricEvent
@@ -54,6 +55,7 @@ def _course(state: RunState) -> str:
         for alert in state.alerts
         if alert.level in ("warning", "error")
     ]
+    lines += [f"- {clock(alert.time)} {alert.text}." for alert in state.alerts if alert.code == "launch-probe"]
     return "\n".join(lines)
 
 
@@ -73,12 +75,40 @@ def _stage(stage: StageState) -> str:
         rows = ["| measured | before | after | 95 % interval | n |", "|---|---|---|---|---|"]
         rows += [_metric_row(name, found) for name, found in sorted(stage.metrics.items())]
         parts.append("\n".join(rows))
+    parts += _reliability(stage)
+    for found in stage.metrics.values():
+        latest = found.get("after") or found.get("before")
+        if latest is not None and latest.detail.get("table"):
+            parts.append(_table(latest))
     if stage.samples:
         last = max(sample.step for sample in stage.samples)
-        shown = [f"> **{s.prompt}**\n>\n> {s.completion}" for s in stage.samples if s.step == last]
+        shown = [
+            f"> **{s.prompt}**{f' ({s.label})' if s.label else ''}\n>\n> {s.completion}"
+            for s in stage.samples
+            if s.step == last
+        ]
         parts.append(f"Greedy completions of fixed held-out prompts at step {last}:")
         parts += shown
     return "\n\n".join(parts)
+
+
+def _reliability(stage: StageState) -> list[str]:
+    """The reliability diagrams before and after, where the stage measured them."""
+    parts = []
+    for when, found in stage.metrics.get("ece", {}).items():
+        if bins := found.detail.get("bins"):
+            parts += [f"Reliability {when} (a bin a line; the bar is the share right, `|` the stated confidence):"]
+            parts += ["```\n" + "\n".join(diagram(bins)) + "\n```"]
+    return parts
+
+
+def _table(metric: MetricEvent) -> str:
+    """What a measurement is made of, as a table: the trials of a Pareto front, the shares of each persona."""
+    rows = metric.detail["table"]
+    cells = [[figure(value) if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    lines = [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
+    lines += [f"| {' | '.join(row)} |" for row in cells]
+    return f"{metric.detail.get('says', metric.name)}:\n\n" + "\n".join(lines)
 
 
 def _metric_row(name: str, found: dict[str, MetricEvent]) -> str:
@@ -99,6 +129,12 @@ def _lineage(run: RunDirectory, state: RunState) -> str:
     lines = [f"- Base `{lineage.base.id}`, never modified: `{lineage.base.path}`."]
     if lineage.adapter:
         lines.append(f"- Adapter (PEFT): `{run.path / lineage.adapter.path}`, sha256 {lineage.adapter.sha256[:16]}….")
+    for edit in lineage.edits:
+        what = f"{edit['method']}, {len(edit['modules'])} modules, strength {edit['strength']:g}"
+        lines.append(f"- Edit ({what}): `{run.path / edit['path']}`, sha256 {edit['sha256'][:16]}….")
+    for vector in lineage.vectors:
+        what = f"{vector['name']}, layer {vector['layer']}, strength {vector['strength']:g}"
+        lines.append(f"- Vector ({what}): `{run.path / vector['path']}`, sha256 {vector['sha256'][:16]}….")
     return "\n".join(lines)
 
 

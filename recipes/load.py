@@ -15,6 +15,7 @@ from recipes.errors import InputError, Problem, nearest_word, quoted
 from recipes.explain import explain
 from recipes.methods import cards, stage_types
 from recipes.schema import Adapter, Gate, Recipe
+from recipes.schema import Stage as TrainingStage
 
 LARGEST = 256 * 1024
 MOST_ALIASES = 50
@@ -64,6 +65,7 @@ def validate(raw: dict[str, Any], where: str, lines: dict[tuple[str | int, ...],
             continue
         stage, adapter = _carry_adapter(stage, adapter, index, where, lines, problems)
         stages.append(stage)
+    problems += _training_after_steering(stages, where, lines)
     try:
         recipe = Recipe(**{key: value for key, value in raw.items() if isinstance(key, str)})
         strangers = [key for key in raw if not isinstance(key, str)]
@@ -100,15 +102,9 @@ def _stage(
         return None
     method = item["method"]
     if method not in types:
-        known = cards()
         line = lines.get((*here, "method"), line)
-        if isinstance(method, str) and method in known:
-            found = f"`{method}`, a method with a card that this version cannot run yet"
-        else:
-            found = f"`{method}`"
-        problems.append(
-            Problem(where, line, f"stages.{index}.method", found, quoted(types), nearest_word(str(method), types))
-        )
+        near = nearest_word(str(method), types)
+        problems.append(Problem(where, line, f"stages.{index}.method", f"`{method}`", quoted(types), near))
         return None
     try:
         stage = types[method](**{str(key): value for key, value in item.items()})
@@ -145,6 +141,8 @@ def _carry_adapter(
     problems: list[Problem],
 ) -> tuple[Any, Adapter | None]:
     """One adapter goes through all training stages: the first fixes rank and targets, later ones inherit."""
+    if not isinstance(stage, TrainingStage):  # trains nothing: the adapter passes through
+        return stage, adapter
     if stage.training != "lora":
         return stage.model_copy(update={"adapter": stage.adapter or Adapter()}), None
     if adapter is None:
@@ -157,6 +155,17 @@ def _carry_adapter(
                 accepted = f"`{fixed}`, which an earlier stage fixed for the one adapter of the run (or leave it out)"
                 problems.append(Problem(where, line, f"stages.{index}.adapter.{field}", f"`{mine}`", accepted))
     return stage.model_copy(update={"adapter": stage.adapter or adapter}), adapter
+
+
+def _training_after_steering(stages: list[Any], where: str, lines: dict[tuple[str | int, ...], int]) -> list[Problem]:
+    """Vectors are read off the weights they steer: training after them would leave them pointing elsewhere."""
+    steered = next((index for index, stage in enumerate(stages) if stage.method == "steering"), len(stages))
+    accepted = f"training and abliteration before the steering of stage {steered + 1}, more steering after it"
+    return [
+        Problem(where, lines.get(("stages", index, "method")), f"stages.{index}.method", f"`{stage.method}`", accepted)
+        for index, stage in enumerate(stages)
+        if index > steered and stage.method != "steering"
+    ]
 
 
 # ---- text --------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Method = str
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -68,11 +68,19 @@ class Replay(Strict):
     """Prompts that the model answers itself before training, or conversations that are used as they are."""
 
 
-class Stage(Strict):
-    """What every training stage has in common."""
+class AnyStage(Strict):
+    """What every stage has in common, one that trains nothing too."""
 
     method: str
     data: Data
+    evaluation: Evaluation = Evaluation()
+    gates: dict[str, Gate | None] = {}
+    """Over the card's defaults; null switches a gate off."""
+
+
+class Stage(AnyStage):
+    """What every training stage has in common."""
+
     steps: Count = 200
     batch_size: Count = 8
     accumulation: Count = 1
@@ -88,15 +96,69 @@ class Stage(Strict):
     """None: the one that an earlier stage fixed, else the defaults."""
     gradient_checkpointing: bool = False
     optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = "adamw"
-    evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
-    gates: dict[str, Gate | None] = {}
-    """Over the card's defaults; null switches a gate off."""
 
     @field_validator("learning_rate", "warmup", "weight_decay", "max_grad_norm", mode="before")
     @classmethod
     def _whole_numbers_are_numbers(cls, value: Any) -> Any:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class GroupStage(Stage):
+    """What the methods that compare groups of sampled completions have in common."""
+
+    group_size: Annotated[int, Field(ge=2, le=256)] = 8
+    """Completions of each prompt."""
+    batch_size: Count = 32
+    """Completions in a micro-batch; whole groups make a generation."""
+    max_new_tokens: Count = 256
+    """Length at which a completion is cut; prompts that leave less room than that within max_length are left out."""
+    temperature: Annotated[float, Field(gt=0, le=4)] = 1.0
+    kl_weight: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Weight of the divergence from the stage's start in the objective; it is measured all the same."""
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Range of the probability ratio (PPO's epsilon)."""
+    num_iterations: Annotated[int, Field(ge=1, le=16)] = 1
+    """Times that a generation is trained on."""
+    steps_per_generation: Count | None = None
+    """Micro-batches that one generation is cut into; as many as are accumulated when left out."""
+    loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = "dapo"
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> GroupStage:
+        generated = self.batch_size * (self.steps_per_generation or self.accumulation)
+        if generated % self.group_size:
+            raise ValueError(
+                f"a generation of whole groups: batch_size times steps_per_generation (or accumulation) is {generated}, "
+                f"which must be a multiple of the group_size {self.group_size}"
+            )
+        return self
+
+
+def steps_of(stage: AnyStage) -> int:
+    """Training steps of a stage; 1 for one that trains nothing."""
+    return getattr(stage, "steps", 1)
+
+
+class EditEvaluation(Strict):
+    """What a stage that trains nothing measures before and after."""
+
+    samples: Annotated[int, Field(ge=0)] = 3
+    """Fixed held-out prompts whose generations are shown before and after."""
+    prompts: Count = 256
+    """Held-out prompts for the KL (abliteration) and for the shift of each persona (steering)."""
+    max_new_tokens: Count = 256
+    suite_n: Count | None = None
+    """Rows of the capability suite for each task; all when left out."""
+
+
+class EditStage(Strict):
+    """What the stages have in common that search for something to add to a model and train nothing."""
+
+    method: str
+    evaluation: EditEvaluation = EditEvaluation()
+    gates: dict[str, Gate | None] = {}
+    """Over the card's defaults; null switches a gate off."""
 
 
 class Recipe(Strict):

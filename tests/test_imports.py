@@ -41,7 +41,13 @@ def test_help_loads_next_to_nothing():
     assert loaded(["--help"], names) == []
 
 
-@pytest.mark.parametrize("words", [["runs"], ["show"], ["logs"], ["run", "no-such-recipe"], ["resume"], ["attach"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runs"], ["show"], ["logs"], ["run", "no-such-recipe"], ["resume"], ["attach"], ["probe"], ["doctor"], ["methods"],
+        ["choose", "--answers", "1"], ["check", "sft", "--quick"],
+    ],
+)  # fmt: skip
 def test_no_command_loads_a_training_library(words):
     assert loaded(words, [*TRAINING, "textual"]) == []
 

@@ -40,6 +40,11 @@ class FinetuneApp(App[None]):
         """The run that the app was opened on."""
         self.ascii_only = not unicode_terminal() or bool(os.environ.get("FINETUNE_TUI_ASCII"))
 
+    def get_default_screen(self) -> Screen[object]:
+        from tui.screens.home import Home
+
+        return Home()  # type: ignore[return-value]
+
     def on_mount(self) -> None:
         loop = asyncio.get_running_loop()
         for name in ("SIGTERM", "SIGHUP"):
@@ -47,9 +52,6 @@ class FinetuneApp(App[None]):
         if not self.is_headless:
             # A terminal that goes without a signal would leave its reader spinning on the end of its input.
             self.set_interval(LAST_WORDS, self._notice_closed_terminal)
-        from tui.screens.home import Home
-
-        self.push_screen(Home())
         if self.opened:
             self.watch_run(self.opened)
 

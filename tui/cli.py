@@ -10,6 +10,7 @@ from typing import NoReturn
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("start", "run a built-in recipe on the embedded lab model; no network, no GPU"),
     "run": ("start", "start a recipe in the background and watch it"),
+    "check": ("check", "will it fit, how long will it take, and what would make it fit"),
     "resume": ("start", "carry on with a run where it was"),
     "attach": ("start", "watch a run"),
     "pause": ("steer", "save at the next step and pause"),
@@ -18,6 +19,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("look", "list the runs"),
     "show": ("look", "one run: stages, metrics, gates"),
     "logs": ("look", "what the processes of a run printed"),
+    "probe": ("machine", "what this machine has: processors, memory, disk, power, libraries"),
+    "doctor": ("machine", "what is missing or mismatched, and the command that mends it"),
+    "data": ("data", "what a dataset is, what is wrong with it, which methods it serves"),
+    "methods": ("methods", "compare the methods, or print the card of one"),
+    "choose": ("methods", "find the method for a goal, question by question"),
 }
 """Command -> (module under tui/commands, help)."""
 
@@ -46,7 +52,14 @@ def parser() -> argparse.ArgumentParser:
         "recipe", nargs="?", default="base-alignment", metavar="RECIPE", help="default: base-alignment"
     )
     made["run"].add_argument("recipe", metavar="RECIPE", help="a YAML file or the name of a library recipe")
-    for name in ("demo", "run"):
+    made["check"].add_argument("recipe", metavar="RECIPE", help="a YAML file or the name of a library recipe")
+    made["check"].add_argument(
+        "--hardware", metavar="NAME", help="plan for another machine: rtx-3090, m2-ultra-64gb, … or a YAML file"
+    )
+    made["check"].add_argument("--make-fit", action="store_true", help="change the recipe until it fits, and print it")
+    made["check"].add_argument("-o", "--output", metavar="FILE", help="where --make-fit writes the recipe")
+    made["check"].add_argument("--quick", action="store_true", help="arithmetic only: at once, with a wider band")
+    for name in ("demo", "run", "check"):
         made[name].add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
             help="override a field, such as stages.0.steps=100",
@@ -65,6 +78,18 @@ def parser() -> argparse.ArgumentParser:
     made["rm"].add_argument("run", metavar="RUN", help="an id or its beginning")
     made["rm"].add_argument("--yes", action="store_true", help="do not ask")
     made["logs"].add_argument("--lines", type=int, default=40, help="lines of each log (default 40)")
+    made["doctor"].add_argument("--model", metavar="MODEL", help="also whether this model can be had from the hub")
+    made["data"].add_argument("file", metavar="FILE", help="a file, a directory, lab/… or builtin/…")
+    made["data"].add_argument("--method", metavar="METHOD", help="judge it for this method")
+    made["data"].add_argument(
+        "--columns", action="append", default=[], metavar="OURS=YOURS", help="such as prompt=question,completion=reply"
+    )
+    made["data"].add_argument("--heldout", metavar="FILE", help="look for its rows among the training rows")
+    made["data"].add_argument("--model", metavar="DIR", help="lab or a model's directory: lengths in its tokens")
+    made["data"].add_argument("--max-length", type=int, metavar="N", help="tokens after which a row is cut off")
+    made["methods"].add_argument("method", nargs="?", metavar="METHOD", help="such as dpo; default: all of them")
+    made["choose"].add_argument("--answers", metavar="A,B", help="answer without being asked: preferences,constrained")
+    made["choose"].add_argument("--use-case", metavar="NAME", help="start from a use case, such as math-tutoring")
     for name in ("demo", "run", "resume", "attach"):
         made[name].add_argument("--headless", action="store_true", help="plain lines, no live line")
     for command in made.values():

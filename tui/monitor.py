@@ -105,6 +105,11 @@ class Monitor:
             self._last_line, self._live = time.monotonic(), line
             print(line, file=self.out, flush=True)
 
+    def _reward_word(self, stage: StageState) -> str:
+        described = self.state.detail.get("stages", [])
+        gates = described[stage.index].get("gates", {}) if stage.index < len(described) else {}
+        return "margin" if "preference_gap" in gates else "reward"
+
     def _progress_line(self, stage: StageState) -> str:
         parts = [stage_words(stage.index, self.state)]
         if stage.phase in ("", "training") or not stage.phase:
@@ -112,7 +117,7 @@ class Monitor:
             for name in SHOWN:
                 series = stage.series.get(name)
                 if series and series.values:
-                    label = {"tokens_per_second": "tok/s", "reward": "margin"}.get(name, name)
+                    label = {"tokens_per_second": "tok/s", "reward": self._reward_word(stage)}.get(name, name)
                     parts.append(f"{label} {figure(series.values[-1])}")
             memory = stage.series.get("memory_mib")
             if memory and memory.values:

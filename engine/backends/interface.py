@@ -40,6 +40,8 @@ class Divergence:
 
     total: float
     tokens: int
+    each: tuple[float, ...] = ()
+    """The divergence at each position, in nats."""
 
 
 class Policy(Protocol):
@@ -64,6 +66,17 @@ class Policy(Protocol):
         """Teacher-forced scores of written completions, the end-of-turn token included."""
         ...
 
+    def tempered_logprobs(
+        self,
+        prompts: Sequence[Conversation],
+        completions: Sequence[Completion],
+        temperatures: Sequence[float],
+        *,
+        progress: Any = None,
+    ) -> list[list[float]]:
+        """Log-probability in nats of each completion's tokens, summed, with the logits divided by each temperature."""
+        ...
+
     def divergence(
         self,
         prompts: Sequence[Conversation],
@@ -80,17 +93,32 @@ class Policy(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Probe:
+    """A look at the policy while it trains: KL to the stage's start in nats per token on completions sampled now, and
+    the mean retention on a part of the suite (None without a suite)."""
+
+    kl: float
+    retention: float | None
+    n: int
+    """Completions behind the divergence."""
+
+
 class TrainingLink(Protocol):
     """What the training loop reports to and obeys; implemented by the stage (engine/stages/link.py)."""
 
     def folder(self) -> Path: ...
     def resume_from(self) -> tuple[Path, int] | None: ...
     def step(self, step: int, total: int, values: dict[str, float]) -> None: ...
+    def measured_longest(self, rows: int, length: int, memory_mib: float, seconds: float) -> None: ...
     def after_step(self, step: int, total: int) -> None: ...
     def wants_checkpoint(self, step: int, total: int) -> bool: ...
     def stop_requested(self) -> bool: ...
     def staging(self, step: int) -> Path: ...
     def seal(self, staging: Path, step: int) -> None: ...
+    def sample(self, step: int, prompt: str, completion: str, values: dict[str, float]) -> None: ...
+    def probe(self, step: int) -> Probe: ...
+    def probed(self, step: int, probe: Probe, held: bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +127,8 @@ class LoadSettings:
 
     quantization: Literal["none", "8bit", "4bit"]
     dtype: Literal["auto", "fp32", "bf16"]
-    training: Literal["lora", "full"]
+    training: Literal["lora", "full", "none"]
+    """``none``: nothing is trained and no adapter is made; the lineage's is loaded frozen."""
     rank: int
     alpha: float
     dropout: float
@@ -121,8 +150,12 @@ class Backend(Protocol):
 
     def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Policy: ...
 
-    def train(self, method: str, policy: Any, rows: Sequence[Any], stage: Any, link: TrainingLink) -> None:
+    def train(self, method: str, policy: Any, rows: Any, stage: Any, link: TrainingLink) -> None:
         """Train ``policy`` in place with ``method`` on the normalized ``rows`` (engine/data) until its last step."""
+        ...
+
+    def bench(self, method: str, policy: Any) -> Any:
+        """What a stage that trains nothing works with: the ``Bench`` of ``engine/backends/<backend>/<method>.py``."""
         ...
 
     def save_output(self, policy: Any, folder: Path) -> None:

@@ -23,7 +23,7 @@ class Question:
     """A prompt with its right answer; ``answer`` is None where there is none."""
 
     prompt: list[Message]
-    answer: str
+    answer: str | None
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,19 @@ class Prompt:
     prompt: list[Message]
 
 
-Form = Conversation | Question | Preference | Prompt
-FORMS = {"conversation": Conversation, "question": Question, "preference": Preference, "prompt": Prompt}
+@dataclass(frozen=True)
+class Contrast:
+    """Two completions of one prompt that differ in the behaviour a vector is to steer."""
+
+    prompt: list[Message]
+    positive: str
+    negative: str
+
+
+Form = Conversation | Question | Preference | Prompt | Contrast
+FORMS = {
+    "conversation": Conversation, "question": Question, "preference": Preference, "prompt": Prompt, "contrast": Contrast,
+}  # fmt: skip
 ROLES = {
     "user": "user", "human": "user", "prompter": "user", "assistant": "assistant", "gpt": "assistant",
     "model": "assistant", "bot": "assistant", "system": "system", "tool": "tool",
@@ -52,6 +63,7 @@ ROLES = {
 LAYOUTS: dict[str, tuple[tuple[str, ...], str]] = {
     "preference": (("prompt", "chosen", "rejected"), "preference"),
     "preference, whole conversations": (("chosen", "rejected"), "preference"),
+    "contrast": (("prompt", "positive", "negative"), "contrast"),
     "messages": (("messages",), "conversation"),
     "conversations": (("conversations",), "conversation"),
     "prompt and completion": (("prompt", "completion"), "conversation"),
@@ -132,6 +144,12 @@ class Reader:
             raise self.fail(field, "empty text", "text that is not empty")
         return value
 
+    def answer(self) -> str | None:
+        """Null where the question has none: only methods about knowing can use such a row."""
+        if "answer" in self.row and self.row["answer"] is None:
+            return None
+        return self.text("answer")
+
     def number(self, field: str) -> float | None:
         value = self.row.get(field)
         try:
@@ -210,11 +228,12 @@ def _preference(reader: Reader) -> Preference:
 CONVERTERS: dict[str, Callable[[Reader], Form]] = {
     "preference": _preference,
     "preference, whole conversations": _preference,
+    "contrast": lambda reader: Contrast(reader.prompt(), reader.text("positive"), reader.text("negative")),
     "messages": _conversation("messages"),
     "conversations": _conversation("conversations"),
     "prompt and completion": _prompt_completion,
-    "prompt and answer": lambda reader: Question(reader.prompt(), reader.text("answer")),
-    "question and answer": lambda reader: Question(reader.prompt("question"), reader.text("answer")),
+    "prompt and answer": lambda reader: Question(reader.prompt(), reader.answer()),
+    "question and answer": lambda reader: Question(reader.prompt("question"), reader.answer()),
     "instruction and output": _instruction,
     "prompts": lambda reader: Prompt(reader.prompt()),
 }

@@ -13,14 +13,24 @@ from typing import Any
 
 from engine.data.formats import FORMS, Conversation, Form, Preference, Prompt, Question, convert, detect, to_json
 from engine.data.rows import data_files, read_rows
+from engine.data.verifier_files import keep_files, named_files
 from recipes.errors import InputError, Problem
 from recipes.load import LoadedRecipe
 from recipes.methods import cards
 from recipes.resources import is_lab, resolve_source
+from recipes.schema import EditStage
 
-TRAINING_FORMS = {"conversations": ("conversation", "question"), "preference pairs": ("preference",)}
+TRAINING_FORMS = {
+    "conversations": ("conversation", "question"),
+    "preference pairs": ("preference",),
+    "prompts with answers": ("question",),
+    "prompts with answers and steps": ("question",),
+    "questions with answers": ("question",),
+}
 """The kind of data on a method's card -> forms that its rows may have."""
 LEAST_HELD_OUT = 20
+GENERAL = ("replay", "anchors")
+"""Fields of a stage that name general data beside its own."""
 
 
 @dataclass
@@ -39,13 +49,21 @@ def source_paths(loaded: LoadedRecipe) -> dict[str, Path]:
     recipe, problems = loaded.recipe, []
     wanted: list[tuple[str, str]] = [("suite", suite_source(loaded))]
     for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, EditStage):
+            from engine.data.edit_stages import sources_of
+
+            wanted += [(f"stages.{index}.{name}", source) for name, source in sources_of(loaded, stage).items()]
+            continue
         wanted.append((f"stages.{index}.data.source", stage.data.source))
         if stage.data.heldout:
             wanted.append((f"stages.{index}.data.heldout", stage.data.heldout))
         if getattr(stage, "judge", None):
             wanted.append((f"stages.{index}.judge", stage.judge))
-        if getattr(stage, "replay", None) and stage.replay.share:
-            wanted.append((f"stages.{index}.replay.source", replay_source(loaded, stage)))
+        if verifier := getattr(stage, "verifier", None):
+            wanted += [(f"stages.{index}.verifier.{field}", path) for field, path in named_files(verifier.model_dump())]
+        for name in GENERAL:
+            if general := general_source(loaded, stage, name):
+                wanted.append((f"stages.{index}.{name}.source", general))
     paths: dict[str, Path] = {}
     for field_name, source in wanted:
         try:
@@ -62,9 +80,13 @@ def suite_source(loaded: LoadedRecipe) -> str:
     return loaded.recipe.suite or default
 
 
-def replay_source(loaded: LoadedRecipe, stage: Any) -> str:
+def general_source(loaded: LoadedRecipe, stage: Any, name: str) -> str | None:
+    """Where the general rows of a stage's ``replay`` or ``anchors`` come from; None if it has none."""
+    settings = getattr(stage, name, None)
+    if settings is None or not settings.share:
+        return None
     default = "lab/general.jsonl" if is_lab(loaded.recipe.model) else "builtin/general.jsonl"
-    return stage.replay.source or default
+    return settings.source or default
 
 
 def hash_sources(loaded: LoadedRecipe) -> dict[str, str]:
@@ -82,12 +104,17 @@ def prepare(loaded: LoadedRecipe, index: int, into: Path) -> Prepared:
     """Write the normalized rows of stage ``index`` under ``into`` and say what was found. Raises InputError."""
     stage = loaded.recipe.stages[index]
     paths = source_paths(loaded)
-    wanted = TRAINING_FORMS[cards()[stage.method].data.kind]
-    rows = _normal(paths[stage.data.source], wanted, stage.data.columns)[: stage.data.limit]
+    if isinstance(stage, EditStage):
+        from engine.data.edit_stages import prepare_edit_stage
+
+        return prepare_edit_stage(loaded, stage, paths, into)
+    kind = cards()[stage.method].data.kind
+    wanted, about_knowing = TRAINING_FORMS[kind], kind == "questions with answers"
+    rows = _normal(paths[stage.data.source], wanted, stage.data.columns, about_knowing)[: stage.data.limit]
     prepared = Prepared(0, 0)
     rows = _without_useless(rows, prepared)
     if stage.data.heldout:
-        heldout = _normal(paths[stage.data.heldout], wanted, stage.data.columns)
+        heldout = _normal(paths[stage.data.heldout], wanted, stage.data.columns, about_knowing)
         _refuse_overlap(rows, heldout, stage)
     else:
         rows, heldout = _split(rows, stage, loaded.recipe.seed)
@@ -95,9 +122,11 @@ def prepare(loaded: LoadedRecipe, index: int, into: Path) -> Prepared:
     _judge_amount(stage, rows, heldout, prepared)
     if stage.method == "sft":
         rows = [_as_conversation(row) for row in rows]
-        if stage.replay.share:
-            forms = ("prompt", "conversation", "question")
-            _write(into / "replay.jsonl", _normal(paths[replay_source(loaded, stage)], forms, None))
+    for name in GENERAL:
+        if general := general_source(loaded, stage, name):
+            _write(into / f"{name}.jsonl", _normal(paths[general], ("prompt", "conversation", "question"), None))
+    if getattr(stage, "verifier", None):
+        keep_files(stage.verifier.model_dump(), paths, into)
     if getattr(stage, "judge", None):
         from engine.verify.judge import load_judge
 
@@ -125,13 +154,19 @@ def prepare_suite(loaded: LoadedRecipe, into: Path) -> int:
 # ---- checks ------------------------------------------------------------------------------------------------------------
 
 
-def _normal(path: Path, wanted: tuple[str, ...], columns: dict[str, str] | None) -> list[Form]:
+def _normal(
+    path: Path, wanted: tuple[str, ...], columns: dict[str, str] | None, unanswerable: bool = False
+) -> list[Form]:
+    """All rows in their normal form; ``unanswerable``: questions without an answer are welcome."""
     rows: list[Form] = []
     layout = None
     for file, line, row in read_rows(path):
         if layout is None:
             layout = detect(row, wanted, file, line, columns)
-        rows.append(convert(row, layout, file, line, columns))
+        form = convert(row, layout, file, line, columns)
+        if isinstance(form, Question) and form.answer is None and not unanswerable:
+            raise InputError([Problem(file, line, "answer", "null", "an answer: this method learns from right ones")])
+        rows.append(form)
     return rows
 
 
@@ -196,7 +231,7 @@ def _judge_amount(stage: Any, rows: Sequence[Form], heldout: Sequence[Form], pre
 
 
 def _as_conversation(row: Form) -> Form:
-    if isinstance(row, Question):
+    if isinstance(row, Question) and row.answer is not None:
         return Conversation([*row.prompt, {"role": "assistant", "content": row.answer}])
     return row
 
@@ -206,7 +241,10 @@ def _key(row: Form) -> str:
     if isinstance(row, Conversation):
         turns = [message["content"].strip().rstrip(".") for message in row.messages]
     elif isinstance(row, Question):
-        turns = [*(message["content"].strip().rstrip(".") for message in row.prompt), row.answer.strip().rstrip(".")]
+        turns = [
+            *(message["content"].strip().rstrip(".") for message in row.prompt),
+            (row.answer or "").strip().rstrip("."),
+        ]
     else:
         return json.dumps(to_json(row), sort_keys=True)
     return json.dumps(turns)
@@ -248,6 +286,7 @@ def load_preferences(path: Path) -> list[Preference]:
     return [row for row in load_rows(path) if isinstance(row, Preference)]
 
 
-def load_replay(folder: Path) -> list[Form]:
-    rows = load_rows(folder / "replay.jsonl")
+def load_general(folder: Path, name: str) -> list[Form]:
+    """The general rows of ``replay`` or ``anchors``: conversations as they are, of the others the prompts."""
+    rows = load_rows(folder / f"{name}.jsonl")
     return [Prompt(row.prompt) if isinstance(row, Question) else row for row in rows]

@@ -130,7 +130,12 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-def _list(model: str, revision: str | None) -> Any:
+def remote_files(model: str, revision: str | None = None) -> list[RemoteFile]:
+    """What a run would download, after asking whether it may: a gated model shows its list to everybody."""
+    return wanted_files(_list(model, revision, ask_access=True))
+
+
+def _list(model: str, revision: str | None, ask_access: bool = False) -> Any:
     """The repository's files with sizes and hashes. Refusals become InputError with the page to visit."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -139,7 +144,10 @@ def _list(model: str, revision: str | None) -> Any:
     page = f"{api.endpoint}/{model}"
     token = "`hf auth login` (or HF_TOKEN in the environment) gives your token to the downloader; it is written nowhere"
     try:
-        return api.model_info(model, revision=revision, files_metadata=True)
+        info = api.model_info(model, revision=revision, files_metadata=True)
+        if ask_access and info.gated:
+            api.auth_check(model)
+        return info
     except GatedRepoError:
         found, accepted = f"`{model}`, which asks for its licence to be accepted", f"visit {page}, accept, then {token}"
     except RevisionNotFoundError:

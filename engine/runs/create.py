@@ -21,6 +21,7 @@ from engine.runs.log import EventLog
 from recipes.errors import InputError, Problem
 from recipes.load import LoadedRecipe, dump_recipe
 from recipes.resources import resolve_model
+from recipes.schema import steps_of
 
 PACKAGES = ("finetune-tui", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
 
@@ -103,7 +104,7 @@ def _write(draft: RunDirectory, loaded: LoadedRecipe, model: Base | None, prepar
     stages = [
         {
             "method": stage.method,
-            "steps": stage.steps,
+            "steps": steps_of(stage),
             "gates": {name: [gate.min, gate.max] for name, gate in stage.gates.items() if gate is not None},
         }
         for stage in recipe.stages

@@ -47,7 +47,7 @@ class PhaseEvent(Event, tag="phase"):
     detail: str = ""
 
 
-class StepEvent(Event, tag="step"):
+class StepEvent(Event, tag="step", gc=False):  # a million of them must not set the cyclic collector going
     step: int
     total: int
     values: dict[str, Number]
@@ -99,7 +99,7 @@ class GateEvent(Event, tag="gate"):
     detail: str = ""
 
 
-class HeartbeatEvent(Event, tag="heartbeat"):
+class HeartbeatEvent(Event, tag="heartbeat", gc=False):
     pass
 
 

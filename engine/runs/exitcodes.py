@@ -12,6 +12,8 @@ ORPHANED = 78
 """The supervisor is gone: the stage ended itself, and a resume carries on."""
 HELD = 79
 """Another supervisor works on the run."""
+NO_MEMORY = 80
+"""The device ran out of memory, and the stage has kept a smaller micro-batch to be started again with."""
 
 WORDS = {
     DONE: "ended",
@@ -20,5 +22,6 @@ WORDS = {
     STOPPED: "stopped",
     DISK_FULL: "ended: the disk is full",
     ORPHANED: "ended: it lost its supervisor",
+    NO_MEMORY: "ended: out of memory",
 }
 """Endings that are no crash."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -29,19 +31,51 @@ KEPT_ALERTS = 200
 
 
 class Series:
-    """One gauge over the steps, in order; ``values`` are floats, NaN and infinities included."""
+    """One gauge over the steps, in order; ``values`` are floats, NaN and infinities included.
 
-    __slots__ = ("steps", "values")
+    Arrays, not lists: the garbage collector walks through a list of a million floats, and the screen waits for it.
+    """
+
+    __slots__ = ("_means", "steps", "values")
 
     def __init__(self) -> None:
-        self.steps: list[int] = []
-        self.values: list[float] = []
+        self.steps = array("q")
+        self.values = array("d")
+        self._means: tuple[int, list[float]] = (1, [])
 
     def cut(self, step: int) -> None:
         """Forget what lies after ``step``: an attempt went back to its checkpoint."""
         keep = bisect_right(self.steps, step)
         del self.steps[keep:]
         del self.values[keep:]
+        self._means = (1, [])
+
+    def thinned(self, at_most: int) -> tuple[list[int], list[float]]:
+        """``(steps, values)`` of at most ``at_most`` points, each the mean of as many neighbours (a power of two) and
+        standing at the last of them.
+
+        What is not finite is left out, unless nothing else is among the neighbours; then it stays. Means of whole
+        groups are kept: asked again after a few more steps, a series of a million costs what those few do.
+        """
+        size = 1
+        while size * at_most < len(self.values):
+            size *= 2
+        if size == 1:
+            return self.steps.tolist(), self.values.tolist()
+        kept_size, means = self._means
+        if kept_size != size:
+            means = []
+        whole = len(self.values) // size
+        means += [_mean(self.values[place * size : (place + 1) * size]) for place in range(len(means), whole)]
+        self._means = (size, means)
+        rest = self.values[whole * size :]
+        ends = self.steps[size - 1 : whole * size : size].tolist()
+        return (ends + [self.steps[-1]], [*means, _mean(rest)]) if rest else (ends, means[:])
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else values[0]
 
 
 @dataclass
@@ -138,12 +172,12 @@ class RunState:
             last = run[-1]
             stage = self.stages[last.stage or 0]
             stage.steps_done, stage.steps_total = last.step, last.total
-            steps = [event.step for event in run]
+            steps = array("q", [event.step for event in run])
             columns = zip(*[event.values.values() for event in run], strict=True)
             for name, column in zip(last.values, columns, strict=True):
                 series = stage.series.setdefault(name, Series())
-                series.steps += steps
-                series.values += column if {*map(type, column)} == {float} else map(float, column)
+                series.steps.extend(steps)
+                series.values.extend(column if {*map(type, column)} == {float} else map(float, column))
 
     def _run(self, event: RunEvent) -> None:
         self.status, self.reason, self.code = event.state, event.reason, event.code

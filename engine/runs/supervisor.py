@@ -15,7 +15,7 @@ from engine.runs.awake import Awake
 from engine.runs.child import Child, ChildResult
 from engine.runs.directory import RunDirectory, home
 from engine.runs.events import AlertEvent, CheckpointEvent, Event, ExitEvent, RunEvent, StageEvent
-from engine.runs.exitcodes import BAD_INPUT, DISK_FULL, DONE, FAILED, GATE_FAILED, HELD, PAUSED, STOPPED
+from engine.runs.exitcodes import BAD_INPUT, DISK_FULL, DONE, FAILED, GATE_FAILED, HELD, NO_MEMORY, PAUSED, STOPPED
 from engine.runs.lock import Lock, LockHeld
 from engine.runs.log import EventLog, read_events
 from engine.runs.queue import DeviceQueue
@@ -135,7 +135,10 @@ class Supervisor:
             if result.code in (PAUSED, STOPPED, DISK_FULL, BAD_INPUT):
                 return self._verdict(result, f"stage {index + 1} ({method})")
             newest = self._newest_step(index)
-            crashes = 1 if newest > checkpoint else crashes + 1
+            if result.code == NO_MEMORY:
+                crashes = 0  # it goes on in smaller pieces, each time smaller: no crash, and no endless loop
+            else:
+                crashes = 1 if newest > checkpoint else crashes + 1
             checkpoint = newest
             if crashes >= CRASHES:
                 return self._verdict(result, f"stage {index + 1} ({method})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,11 @@ from engine.runs.directory import RunDirectory
 from engine.runs.events import AlertEvent, PhaseEvent
 from engine.stages.interruption import Interrupted
 from engine.stages.results import Results
-from recipes.schema import Recipe
+from recipes.schema import Adapter, Checkpoint, Recipe
+from recipes.schema import Stage as TrainingStage
+
+MICRO_BATCH = "micro-batch.json"
+"""In a stage's folder: the smaller micro-batch that it goes on with after it ran out of memory (engine/stages/memory)."""
 
 
 class StageContext:
@@ -32,12 +37,19 @@ class StageContext:
         self.rank = int(os.environ.get("RANK", "0"))
         self.method: str = self.stage.method
         self.folder = run.stage_folder(index, self.method)
+        self._take_smaller_micro_batch()
         self.data = run.data_folder(index, self.method)
         self.output = self.folder / "output"
         self.lineage: Lineage = lineage_in(run, index)
         self.results = Results(self.folder / "evaluations")
-        self.checkpoints = CheckpointStore(self.folder / "checkpoints", keep=self.stage.checkpoint.keep)
+        keep = getattr(self.stage, "checkpoint", Checkpoint()).keep
+        self.checkpoints = CheckpointStore(self.folder / "checkpoints", keep=keep)
         self.backend: Backend = open_backend("pytorch" if recipe.backend == "auto" else recipe.backend)
+
+    def _take_smaller_micro_batch(self) -> None:
+        path = self.folder / MICRO_BATCH
+        if path.is_file():
+            self.stage = self.stage.model_copy(update=json.loads(path.read_text(encoding="utf-8")))
 
     @property
     def seed(self) -> int:
@@ -48,18 +60,24 @@ class StageContext:
         """Seed of an evaluation: from (recipe seed, stage, step, purpose), never from training's generators."""
         return derived_seed(self.recipe.seed, self.index, f"{step}:{purpose}")
 
+    def base_folder(self) -> Path:
+        """Where the base's files lie."""
+        folder = Path(self.lineage.base.path)
+        return folder if folder.is_absolute() else self.run.path / folder
+
     def load_settings(self, needs_reference: bool) -> LoadSettings:
         stage = self.stage
-        adapter = stage.adapter
+        trains = isinstance(stage, TrainingStage)
+        adapter = stage.adapter if trains else Adapter()
         return LoadSettings(
             quantization=self.recipe.quantization if self.recipe.quantization != "auto" else "none",
             dtype=self.recipe.dtype,
-            training=stage.training,
+            training=stage.training if trains else "none",
             rank=adapter.rank,
             alpha=adapter.alpha,
             dropout=adapter.dropout,
             targets=adapter.targets,
-            gradient_checkpointing=stage.gradient_checkpointing,
+            gradient_checkpointing=trains and stage.gradient_checkpointing,
             seed=self.seed,
             needs_reference=needs_reference,
             trust_remote_code=self.recipe.trust_remote_code,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from engine.backends.interface import Completion, Conversation, Policy, Which
+from engine.backends.interface import Completion, Conversation, Policy, Probe, Which
 from engine.evaluate.drift import length_ratio, measure_kl
 from engine.evaluate.gates import GateResult, Limit, decide
 from engine.evaluate.measurement import Measurement
@@ -16,6 +19,8 @@ from engine.stages.context import StageContext
 from engine.stages.results import Results
 
 When = Literal["before", "during", "after"]
+HISTORY = "history.json"
+SILENT_STEPS = 20
 REFERENCES: dict[Which, str] = {"start": "kl", "base": "kl_base"}
 
 
@@ -28,6 +33,42 @@ class Evaluation(ABC):
         self.suite = load_suite(context.run.suite, self.stage.evaluation.suite_n)
         self.policy: Policy | None = None
         """Set by the stage once the policy is loaded."""
+        self.history: dict[int, dict[str, float]] = {}
+        self._silent = 0
+
+    # ---- what training says of itself ----------------------------------------------------------------------------
+
+    kept_gauges: tuple[str, ...] = ()
+    """Gauges of every step that a gate looks back on; kept in each checkpoint."""
+
+    def remember(self, step: int, values: dict[str, float]) -> None:
+        """Called after every step with its gauges."""
+        kept = {name: values[name] for name in self.kept_gauges if name in values}
+        if kept:
+            self.history[step] = kept
+        self._notice_silence(step, values)
+
+    def save_history(self, folder: Path) -> None:
+        if self.kept_gauges:
+            (folder / HISTORY).write_text(json.dumps(self.history))
+
+    def load_history(self, folder: Path) -> None:
+        if self.kept_gauges:
+            self.history = {int(step): values for step, values in json.loads((folder / HISTORY).read_text()).items()}
+
+    def _notice_silence(self, step: int, values: dict[str, float]) -> None:
+        if "silent_groups" not in values:
+            return
+        self._silent = self._silent + 1 if values["silent_groups"] >= 1.0 else 0
+        if self._silent == SILENT_STEPS:
+            reward = values.get("reward", math.nan)
+            why = "they are all right" if reward > 0.5 else "none is right"
+            self.context.alert(
+                "warning",
+                "silent-groups",
+                f"for {SILENT_STEPS} steps all completions of every group got the same reward ({why}): nothing is "
+                "learned; take other prompts, a larger group or a verifier that gives partial credit",
+            )
 
     @abstractmethod
     def measure(self, when: When, step: int) -> list[Measurement]:
@@ -40,6 +81,14 @@ class Evaluation(ABC):
     def quick(self, step: int) -> list[Measurement]:
         """Cheap measurements at ``loss_every`` steps; none by default."""
         return []
+
+    def confidence(self) -> dict[str, Any] | None:
+        """Confidence settings that the stage hands on in place of those it was given; None keeps them."""
+        return None
+
+    def probe(self, step: int) -> Probe:
+        """A look at the policy for a method with a trust region; others have none."""
+        raise NotImplementedError(f"{self.context.method} has no trust region")
 
     # ---- when ----------------------------------------------------------------------------------------------------
 
@@ -114,13 +163,14 @@ class Evaluation(ABC):
         return self.context.results.read(name) or []
 
     def _tell(self, measured: Sequence[Measurement], when: When, step: int) -> None:
-        for one in measured:
-            self.context.channel.emit(
-                MetricEvent(
-                    name=one.name, value=one.value, n=one.n, step=step, when=when, low=one.low, high=one.high,
-                    detail=one.detail,
-                )
-            )  # fmt: skip
+        tell(self.context, measured, when, step)
+
+    def _stored_quick(self, name: str) -> list[float]:
+        """That figure at every quick evaluation so far, in order."""
+        points = []
+        for path in sorted(self.context.results.folder.glob("quick-*.json")):
+            points += [one.value for one in self.context.results.read(path.stem) or [] if one.name == name]
+        return points
 
     def sampled(self, step: int, prompts: Sequence[Conversation], detail: str) -> list[Completion]:
         """Completions at temperature 1 from the policy, the ground of the KL gate and the preferred share."""
@@ -156,6 +206,17 @@ class Evaluation(ABC):
             self.context.channel.emit(
                 SampleEvent(step=step, prompt=prompt[-1]["content"], completion=completion.text, values={}, label="")
             )
+
+
+def tell(context: StageContext, measured: Sequence[Measurement], when: When, step: int) -> None:
+    """Measured figures as events."""
+    for one in measured:
+        context.channel.emit(
+            MetricEvent(
+                name=one.name, value=one.value, n=one.n, step=step, when=when, low=one.low, high=one.high,
+                detail=one.detail,
+            )
+        )  # fmt: skip
 
 
 def gate_event(result: GateResult, step: int) -> GateEvent:

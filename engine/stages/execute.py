@@ -8,22 +8,24 @@ import traceback
 from engine.runs.channel import Channel
 from engine.runs.directory import RunDirectory
 from engine.runs.events import AlertEvent, StageEvent
-from engine.runs.exitcodes import BAD_INPUT, DONE, FAILED, GATE_FAILED
+from engine.runs.exitcodes import BAD_INPUT, DONE, FAILED, GATE_FAILED, NO_MEMORY
 from engine.stages.context import StageContext
 from engine.stages.interruption import Interrupted, behind
+from engine.stages.memory import fall_back, ran_out
 from engine.stages.output import sealed_result
 from recipes.errors import InputError
 from recipes.load import load_recipe
+from recipes.schema import steps_of
 
 
 def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
     """Returns an exit code of engine/runs/exitcodes.py; whatever happens, the channel is told in words."""
-    method, checkpoints = "?", None
+    method, checkpoints, context = "?", None, None
     try:
         recipe = load_recipe(str(run.recipe)).recipe
         context = StageContext(run, recipe, index, channel)
         method, checkpoints = context.method, context.checkpoints
-        channel.emit(StageEvent(state="started", method=method, steps_total=context.stage.steps))
+        channel.emit(StageEvent(state="started", method=method, steps_total=steps_of(context.stage)))
         result = sealed_result(context)
         if result is None:
             module = importlib.import_module(f"engine.stages.{method}")
@@ -34,7 +36,7 @@ def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
             assert result is not None, "the stage ended without sealing its output"
         passed = bool(result["passed"])
         reason = "" if passed else f"gate failed: {', '.join(result['failed'])}"
-        steps = context.stage.steps
+        steps = steps_of(context.stage)
         channel.emit(StageEvent(state="done", method=method, steps_total=steps, passed=passed, reason=reason))
         return DONE if passed else GATE_FAILED
     except Interrupted as interruption:
@@ -49,6 +51,8 @@ def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
             channel.emit(AlertEvent(level="warning", code="interrupted", text=full.reason, detail={}))
             return full.exit_code
         traceback.print_exc()
+        if context is not None and ran_out(error):
+            return NO_MEMORY if fall_back(context) else FAILED
         text = f"{type(error).__name__}: {error}"
         channel.emit(AlertEvent(level="error", code="crash", text=text, detail={}))
         return FAILED

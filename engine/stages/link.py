@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from engine.runs.events import CheckpointEvent, StepEvent
+from engine.backends.interface import Probe
+from engine.forecast.launch import forecast_of
+from engine.runs.events import AlertEvent, CheckpointEvent, MetricEvent, SampleEvent, StepEvent
 from engine.stages.context import StageContext, relative_to_run
+from engine.stages.evaluation import Evaluation
 from engine.stages.interruption import Interrupted
 
 
 class StageLink:
     """Implements engine.backends.interface.TrainingLink for one stage."""
 
-    def __init__(self, context: StageContext, evaluate: Callable[[int], None]) -> None:
+    def __init__(self, context: StageContext, evaluation: Evaluation) -> None:
         self.context = context
-        self._evaluate = evaluate
+        self._evaluation = evaluation
         self.interrupted: Interrupted | None = None
 
     def folder(self) -> Path:
@@ -28,6 +30,7 @@ class StageLink:
         if newest is None:
             return None
         path, step = newest
+        self._evaluation.load_history(path)
         self.context.channel.emit(
             CheckpointEvent(action="restored", step=step, path=relative_to_run(self.context, path), reason="")
         )
@@ -35,12 +38,33 @@ class StageLink:
 
     def step(self, step: int, total: int, values: dict[str, float]) -> None:
         self.context.channel.emit(StepEvent(step=step, total=total, values=dict(values)))
+        self._evaluation.remember(step, values)
+
+    def measured_longest(self, rows: int, length: int, memory_mib: float, seconds: float) -> None:
+        """The first thing a stage does: its longest micro-batch, measured, beside what was forecast for it."""
+        context = self.context
+        found = forecast_of(context.recipe, context.stage, context.index, Path(context.base_folder()), length)
+        context.channel.emit(
+            AlertEvent(
+                level="info",
+                code="launch-probe",
+                text=f"the longest micro-batch ({rows} x {length} tokens) took {memory_mib:.0f} MiB in {seconds:.2f} s"
+                + (f"; {found['low_mib']:.0f} to {found['high_mib']:.0f} MiB were forecast" if found else ""),
+                detail={
+                    "rows": rows,
+                    "length": length,
+                    "memory_mib": memory_mib,
+                    "seconds": seconds,
+                    "forecast": found,
+                },
+            )
+        )
 
     def after_step(self, step: int, total: int) -> None:
         """Evaluations due at this step, on the first rank; they finish before the step's checkpoint is written, so
         a resume from that checkpoint never skips one."""
         if self.context.rank == 0 and step < total:
-            self._evaluate(step)
+            self._evaluation.during(step)
 
     def wants_checkpoint(self, step: int, total: int) -> bool:
         stage = self.context.stage
@@ -60,6 +84,7 @@ class StageLink:
 
     def seal(self, staging: Path, step: int) -> None:
         context = self.context
+        self._evaluation.save_history(staging)
         meta = {"stage": context.index, "method": context.method, "step": step, "versions": context.backend.versions()}
         sealed = context.checkpoints.seal(staging, step, meta)
         context.channel.emit(
@@ -68,6 +93,30 @@ class StageLink:
         for path in context.checkpoints.prune():
             context.channel.emit(
                 CheckpointEvent(action="pruned", step=step, path=relative_to_run(context, path), reason="")
+            )
+
+    def sample(self, step: int, prompt: str, completion: str, values: dict[str, float]) -> None:
+        """A completion of the training itself, with what it was given for it."""
+        self.context.channel.emit(
+            SampleEvent(step=step, prompt=prompt, completion=completion, values={**values}, label="training")
+        )
+
+    # ---- methods with a trust region -----------------------------------------------------------------------------
+
+    def probe(self, step: int) -> Probe:
+        return self._evaluation.probe(step)
+
+    def probed(self, step: int, probe: Probe, held: bool) -> None:
+        """Tell what a probe found, and in words when the policy was put back."""
+        kept = "" if probe.retention is None else f", retention {probe.retention:.1%}"
+        self.context.channel.emit(MetricEvent(name="probe_kl", value=probe.kl, n=probe.n, step=step, when="during"))
+        if not held:
+            self.context.alert(
+                "warning",
+                "step-back",
+                f"step {step} left the trust region (KL {probe.kl:.3f}{kept}): back to the last probe that held, with "
+                "twice the penalty and a lower learning rate",
+                kl=probe.kl,
             )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from engine.evaluate.gates import GateResult
@@ -15,18 +17,35 @@ from engine.stages.context import StageContext
 RESULT = "result.json"
 
 
-def seal_output(context: StageContext, policy: Any | None, results: Sequence[GateResult], passed: bool) -> None:
+def seal_output(
+    context: StageContext,
+    policy: Any | None,
+    results: Sequence[GateResult],
+    passed: bool,
+    confidence: dict[str, Any] | None = None,
+) -> None:
     """Write adapter (or model), lineage and result into a temporary folder, sync it, and rename it to ``output``.
 
-    Without a policy the stage hands on the lineage that it was given.
+    Without a policy the stage hands on the weights that it was given; ``confidence`` replaces the lineage's settings.
     """
+
+    def write(draft: Path) -> Lineage:
+        lineage = context.lineage
+        if policy is not None:
+            context.backend.save_output(policy, draft)
+            lineage = _handed_on(context, draft)
+        return replace(lineage, confidence=confidence) if confidence else lineage
+
+    seal(context, write, results, passed)
+
+
+def seal(context: StageContext, write: Callable[[Path], Lineage], results: Sequence[GateResult], passed: bool) -> None:
+    """Have ``write`` fill a temporary folder and say the lineage; sync it, and rename it to ``output``."""
     draft = context.output.with_name("output.draft")
     if draft.exists():
         shutil.rmtree(draft)
     draft.mkdir(parents=True)
-    if policy is not None:
-        context.backend.save_output(policy, draft)
-    write_lineage(draft / "lineage.json", _handed_on(context, draft) if policy is not None else context.lineage)
+    write_lineage(draft / "lineage.json", write(draft))
     (draft / RESULT).write_text(
         json.dumps({"passed": passed, "failed": [result.name for result in results if not result.passed]})
     )

@@ -42,6 +42,10 @@ class Results:
             self._write(name, stored)
         return stored
 
+    def stored_value(self, name: str) -> Any:
+        """What ``value`` computed under that name, or None."""
+        return self._read(name)
+
     def read(self, name: str) -> list[Measurement] | None:
         """Stored measurements, or None if that evaluation has not been made."""
         stored = self._read(name)

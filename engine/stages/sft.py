@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from engine.backends.interface import Conversation
 from engine.data.formats import Conversation as ConversationRow
 from engine.data.formats import Question
-from engine.data.prepare import load_conversations, load_heldout, load_replay
+from engine.data.prepare import load_conversations, load_general, load_heldout
 from engine.evaluate.drift import mean_length
 from engine.evaluate.gates import gain
 from engine.evaluate.heldout import accuracy, heldout_loss
 from engine.evaluate.measurement import Measurement
 from engine.evaluate.statistics import falling_trend
-from engine.runs.files import write_atomically
 from engine.stages.context import StageContext, derived_seed
 from engine.stages.evaluation import Evaluation, When
+from engine.stages.general import own_answers
 from engine.stages.training import run_training_stage
 
 REPLAY_SOURCES = 2500
@@ -43,7 +41,7 @@ class SftEvaluation(Evaluation):
         self.completions: list[str] = []
         self.answers: list[str] | None = [] if rows and all(isinstance(row, Question) for row in rows) else None
         for row in rows:
-            if isinstance(row, Question):
+            if isinstance(row, Question) and row.answer is not None:
                 self.prompts.append(list(row.prompt))
                 self.completions.append(row.answer)
                 if self.answers is not None:
@@ -87,7 +85,7 @@ class SftEvaluation(Evaluation):
         after = {one.name: one for one in measured}
         name = "accuracy" if self.answers is not None else "token_accuracy"
         one = gain(name, before[name], after[name])
-        losses = [before["heldout_loss"].value, *self._losses_during(), after["heldout_loss"].value]
+        losses = [before["heldout_loss"].value, *self._stored_quick("heldout_loss"), after["heldout_loss"].value]
         trend = falling_trend(losses)
         says = (
             f"{losses[0]:.4g} -> {losses[-1]:.4g} nats per token over {len(losses)} points, Mann-Kendall p {trend:.2g}"
@@ -97,18 +95,12 @@ class SftEvaluation(Evaluation):
             Measurement("heldout_loss", trend, len(losses), detail={"says": says}),
         ]
 
-    def _losses_during(self) -> list[float]:
-        points = []
-        for path in sorted(self.context.results.folder.glob("quick-*.json")):
-            points += [item.value for item in self.context.results.read(path.stem) or [] if item.name == "heldout_loss"]
-        return points
-
 
 def training_rows(context: StageContext, policy: Any) -> list[Conversation]:
     """The user's conversations, mixed with replay in the recipe's share."""
     rows = [list(row.messages) for row in load_conversations(context.data / "train.jsonl")]
     stage, share = context.stage, context.stage.replay.share
-    sources = load_replay(context.data) if share else []
+    sources = load_general(context.data, "replay") if share else []
     if sources:
         # So many copies of the stage's own rows that all replay rows find room, but no more than training will see.
         seen = stage.steps * stage.batch_size * stage.accumulation * context.recipe.processes
@@ -120,48 +112,14 @@ def training_rows(context: StageContext, policy: Any) -> list[Conversation]:
 
 
 def replay_rows(context: StageContext, policy: Any, sources: Sequence[Any], own: int) -> list[Conversation]:
-    """Replay conversations in number share / (1 - share) of the stage's own, repeated if there are too few.
-
-    General conversations are used as they are; general prompts are answered by the model as it is before training,
-    sampled at temperature 1. The answers are kept in the run directory, so that a resumed run trains on the same.
-    """
+    """Replay conversations in number share / (1 - share) of the stage's own, repeated if there are too few."""
     share = context.stage.replay.share
     wanted = round(own * share / (1 - share))
     if not wanted or not sources:
         return []
-    answered = context.folder / "replay.jsonl"
-    if context.rank == 0 and not answered.exists():
-        lines = [
-            json.dumps(row, ensure_ascii=False)
-            for row in _answer(context, policy, sources[: min(wanted, REPLAY_SOURCES)])
-        ]
-        write_atomically(answered, "".join(line + "\n" for line in lines))
-    while not answered.exists():  # the other ranks of a several-process stage wait for the first
-        time.sleep(0.2)
-    rows: list[Conversation] = [json.loads(line) for line in answered.read_text(encoding="utf-8").splitlines()]
+    rows = own_answers(context, policy, "replay", sources[: min(wanted, REPLAY_SOURCES)])
     if not rows:
         context.alert("warning", "no-replay", "the model ended none of its answers to the general prompts: no replay")
         return []
     repeats = -(-wanted // len(rows))
     return (rows * repeats)[:wanted]
-
-
-def _answer(context: StageContext, policy: Any, sources: Sequence[Any]) -> list[Conversation]:
-    conversations = [list(row.messages) for row in sources if isinstance(row, ConversationRow)]
-    prompts = [list(row.prompt) for row in sources if not isinstance(row, ConversationRow)]
-    if prompts:
-        progress = context.phase("evaluating", "the model's own answers for replay", "answers")
-        completions = policy.generate(
-            prompts,
-            max_new_tokens=max(64, context.stage.evaluation.max_new_tokens),
-            temperature=1.0,  # as the model would: greedy answers would teach it to vary its replies no more
-            seed=context.seed_for(0, "replay"),
-            progress=progress,
-        )
-        # An answer that was cut off would teach the model not to stop.
-        conversations += [
-            [*prompt, {"role": "assistant", "content": completion.text}]
-            for prompt, completion in zip(prompts, completions, strict=True)
-            if completion.finished and completion.text
-        ]
-    return conversations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from engine.runs.events import CheckpointEvent
@@ -15,7 +15,7 @@ from engine.stages.output import seal_output
 def run_training_stage(
     context: StageContext,
     evaluation: Evaluation,
-    rows: Callable[[Any], Sequence[Any]],
+    rows: Callable[[Any], Any],
     *,
     needs_reference: bool,
 ) -> bool:
@@ -44,11 +44,13 @@ def run_training_stage(
         context.checkpoints.mark_passed(context.stage.steps)
     rolled_back_to_start = not passed and context.recipe.on_gate_fail == "rollback" and not _roll_back(context, policy)
     context.phase("saving", "the stage's output")
-    seal_output(context, None if rolled_back_to_start else policy, results, passed)
+    rolled_back = not passed and context.recipe.on_gate_fail == "rollback"
+    confidence = None if rolled_back else evaluation.confidence()  # it was fitted on the weights of the last step
+    seal_output(context, None if rolled_back_to_start else policy, results, passed, confidence=confidence)
     return passed
 
 
-def _train(context: StageContext, evaluation: Evaluation, policy: Any, rows: Sequence[Any]) -> None:
+def _train(context: StageContext, evaluation: Evaluation, policy: Any, rows: Any) -> None:
     newest = newest_checkpoint(context)
     if newest is not None and newest[1] >= context.stage.steps:
         # Trained to the end, and interrupted after that: only the weights are needed.
@@ -57,9 +59,10 @@ def _train(context: StageContext, evaluation: Evaluation, policy: Any, rows: Seq
         )
         policy.freeze_start()
         policy.load_trained(newest[0])
+        evaluation.load_history(newest[0])
         return
     context.phase("training", context.method, "steps")
-    link = StageLink(context, evaluation.during)
+    link = StageLink(context, evaluation)
     context.backend.train(context.method, policy, rows, context.stage, link)
     if link.interrupted is not None:
         raise link.interrupted

@@ -1,4 +1,4 @@
-"""One file per method: its card, and its stage type where this version can run it. Found by looking, never listed."""
+"""One file per method: its card and the type of its stage. Found by looking, never listed."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def cards() -> dict[str, Card]:
 
 
 def stage_types() -> dict[str, type]:
-    """Method name -> type of its stage in a recipe, for the methods that this version can run."""
-    return {module.CARD.name: module.Stage for module in _modules().values() if hasattr(module, "Stage")}
+    """Method name -> type of its stage in a recipe."""
+    return {module.CARD.name: module.Stage for module in _modules().values()}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from recipes.methods.card import Card, Data, GateSpec, Memory, Time
+from recipes.schema import AnyStage
 
 CARD = Card(
     name="calibration",
@@ -42,8 +45,16 @@ CARD = Card(
     gates={
         "ece_cut": GateSpec("relative cut of the expected calibration error", minimum=0.3),
         "brier_change": GateSpec("change of the Brier score", maximum=0.0),
+        "ece": GateSpec("expected calibration error itself", default=False),
     },
     complexity=1,
     capability=1,
     from_strategies=True,
 )
+
+
+class Stage(AnyStage):
+    """A calibration stage: it trains nothing."""
+
+    by: Literal["auto", "one", "length"] = "auto"
+    """One temperature, one for each answer length, or whichever cross-validation favours."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from recipes.methods.card import Card, Data, GateSpec, Memory, Time
+from recipes.schema import GroupStage
+from recipes.verifiers import Number, VerifierSpec
 
 CARD = Card(
     name="grpo",
@@ -51,7 +57,22 @@ CARD = Card(
             "variance of the normalised advantages while the task is unsolved", minimum=0.5, maximum=1.5
         ),
         "verifiability": GateSpec("answers that the verifier accepts while it rejects a perturbed one", minimum=0.8),
+        "reward": GateSpec("mean reward of sampled completions, held-out", default=False),
+        "final_correctness": GateSpec("right final answers, held-out, greedy", default=False),
+        "retention": GateSpec("what is left of the capability suite, mean over its tasks", default=False),
+        "retention_worst": GateSpec("what is left of the suite's worst task", default=False),
+        "kl": GateSpec("divergence from the stage's start on the policy's own completions", default=False),
+        "length_ratio": GateSpec("completion length against the stage's start", default=False),
+        "clipped_share": GateSpec("completions cut at their longest", default=False),
     },
     complexity=3,
     capability=5,
 )
+
+
+class Stage(GroupStage):
+    """A GRPO stage."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
+    verifier: VerifierSpec = Number(kind="number")
+    """Where the reward comes from."""

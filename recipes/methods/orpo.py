@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from recipes.methods.card import Card, Data, GateSpec, Memory, Time
+from recipes.schema import Stage as TrainingStage
 
 CARD = Card(
     name="orpo",
@@ -52,7 +57,23 @@ CARD = Card(
             "more sampled completions show the preferred behaviour (lower 95 % bound)", minimum=0.0
         ),
         "broken_share": GateSpec("sampled completions that are broken", maximum=0.05),
+        "length_ratio": GateSpec("completion length against the stage's start", minimum=0.75, maximum=1.25),
+        "preferred_share": GateSpec("share of preferred completions itself", default=False),
+        "preference_accuracy": GateSpec("held-out pairs ranked right", default=False),
+        "retention": GateSpec("what is left of the capability suite, mean over its tasks", default=False),
+        "retention_worst": GateSpec("what is left of the suite's worst task", default=False),
+        "kl_base": GateSpec("divergence from the recipe's base", default=False),
     },
     complexity=2,
     capability=3,
 )
+
+
+class Stage(TrainingStage):
+    """An ORPO stage."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
+    odds_weight: Annotated[float, Field(gt=0, le=10)] = 0.1
+    """Weight of the odds-ratio term beside the likelihood of the chosen (Hong et al. 2024, eq. 6: lambda)."""
+    judge: str | None = None
+    """YAML file with the regular expressions `preferred` and `rejected`; without one the preferred share is not gated."""

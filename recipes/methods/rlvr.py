@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from recipes.methods.card import Card, Data, GateSpec, Memory, Time
+from recipes.schema import GroupStage
+from recipes.verifiers import CustomSteps, Steps
 
 CARD = Card(
     name="rlvr",
@@ -47,8 +53,29 @@ CARD = Card(
     gates={
         "step_correctness": GateSpec("required steps that are there and right, held-out, greedy", minimum=0.8),
         "final_correctness": GateSpec("right final answers, held-out, greedy", minimum=0.9),
+        "verifiability": GateSpec("answers that the verifier accepts while it rejects a perturbed one", default=False),
+        "reward": GateSpec("mean reward of sampled completions, held-out", default=False),
+        "reward_trend": GateSpec("the mean reward rises (p value of a trend test)", default=False),
+        "advantage_variance": GateSpec("variance of the normalised advantages", default=False),
+        "retention": GateSpec("what is left of the capability suite, mean over its tasks", default=False),
+        "retention_worst": GateSpec("what is left of the suite's worst task", default=False),
+        "kl": GateSpec("divergence from the stage's start on the policy's own completions", default=False),
+        "length_ratio": GateSpec("completion length against the stage's start", default=False),
+        "clipped_share": GateSpec("completions cut at their longest", default=False),
     },
     backends="MLX only in the source; PyTorch and MLX here",
     complexity=2,
     capability=5,
 )
+
+
+class Stage(GroupStage):
+    """An RLVR stage."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
+    verifier: Annotated[Steps | CustomSteps, Field(discriminator="kind")] = Steps(kind="steps")
+    """Where the rewards of the steps and of the answer come from."""
+    process_weight: Annotated[float, Field(ge=0, le=10)] = 0.5
+    """Weight of the steps' advantages."""
+    outcome_weight: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Weight of the final answer's advantage."""

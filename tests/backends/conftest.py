@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from engine.backends import open_backend
-from engine.backends.interface import LoadSettings
+from engine.backends.interface import LoadSettings, Probe
 from engine.models.lineage import Base, Lineage
 from recipes.resources import resolve_model
 
@@ -20,6 +20,10 @@ class PlainLink:
         self._folder, self.every, self.resume, self.stop_at = Path(folder), every, resume, stop_at
         self._after_step = after_step
         self.steps = []
+        self.probes = []
+        self.samples = []
+        self.outside = ()
+        """Steps whose probe finds the policy outside its trust region."""
 
     def folder(self):
         return self._folder
@@ -47,6 +51,15 @@ class PlainLink:
 
     def seal(self, staging, step):
         staging.rename(self._folder / f"step-{step}")
+
+    def sample(self, step, prompt, completion, values):
+        self.samples.append((step, prompt, completion, values))
+
+    def probe(self, step):
+        return Probe(kl=1.0 if step in self.outside else 0.01, retention=1.0, n=4)
+
+    def probed(self, step, probe, held):
+        self.probes.append((step, held))
 
     def losses(self):
         return {step: values["loss"] for step, values in self.steps}
@@ -87,6 +100,8 @@ def stage():
             "steps": 10, "batch_size": 4, "accumulation": 1, "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1,
             "weight_decay": 0.0, "max_grad_norm": 1.0, "optimizer": "adamw", "gradient_checkpointing": False,
             "max_length": 96, "beta": 0.1, "sft_weight": 0.0, "data": SimpleNamespace(source="rows"),
+            "odds_weight": 0.1, "kl_coefficient": 1.0, "kl_target": 0.04, "anchors": SimpleNamespace(share=0.25),
+            "trust_region": SimpleNamespace(every=3, kl=0.05, retention=0.95, slower=0.5),
         }  # fmt: skip
         return SimpleNamespace(**(values | changes))
 
@@ -109,4 +124,5 @@ PREFERENCES = [
 
 @pytest.fixture
 def rows():
-    return {"sft": CONVERSATIONS, "dpo": PREFERENCES}
+    both = SimpleNamespace(pairs=PREFERENCES, anchors=CONVERSATIONS)
+    return {"sft": CONVERSATIONS, "dpo": PREFERENCES, "orpo": PREFERENCES, "cpo": both}

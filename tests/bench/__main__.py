@@ -8,7 +8,9 @@ import sys
 
 import psutil
 
-BENCHMARKS = ("bench_help", "bench_event_log", "bench_step_rate", "bench_app")
+BENCHMARKS = (
+    "bench_help", "bench_event_log", "bench_step_rate", "bench_edits", "bench_app", "bench_forecast", "bench_verify",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -26,19 +26,8 @@ from textual.app import App
 from textual.widgets import Static
 class Bare(App):
     def compose(self):
-        yield Static("one")
-    def on_mount(self):
-        self.call_after_refresh(self.exit)
+        yield Static("finetune-tui")
 Bare().run()
-"""
-OURS = """
-from tui.app import FinetuneApp
-class Ours(FinetuneApp):
-    def push_screen(self, *args, **options):
-        pushed = super().push_screen(*args, **options)
-        self.call_after_refresh(self.call_after_refresh, self.exit)
-        return pushed
-Ours().run()
 """
 
 
@@ -56,45 +45,67 @@ def rows() -> list[str]:
 # ---- first paint -------------------------------------------------------------------------------------------------------
 
 
-def in_terminal(command: list[str], until: float | None = None) -> tuple[float, float]:
-    """(wall seconds, CPU seconds) of a command in a terminal of 80×24; ended after ``until`` seconds if given."""
+def in_terminal(command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
+    """A command in a terminal of 80×24 of its own, and what its screen is read from."""
     main, end = pty.openpty()
     os.set_blocking(main, False)
     environment = {**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", "COLUMNS": "80", "LINES": "24"}
-    began = time.perf_counter()
     process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, env=environment, start_new_session=True)
     os.close(end)
-    used = 0.0
-    began_cpu: float | None = None
-    while process.poll() is None:
-        if select.select([main], [], [], 0.05)[0]:
-            try:
-                os.read(main, 1 << 16)
-            except OSError:
-                pass
-        elapsed = time.perf_counter() - began
-        if until is not None and elapsed > 4.0 and began_cpu is None:  # past its start
-            began_cpu, since = sum(psutil.Process(process.pid).cpu_times()[:2]), time.perf_counter()
-        if until is not None and elapsed > until:
-            used = (sum(psutil.Process(process.pid).cpu_times()[:2]) - (began_cpu or 0)) / (time.perf_counter() - since)
-            process.terminate()
-            process.wait(10)
-    took = time.perf_counter() - began
-    os.close(main)
-    if until is None and process.returncode:
-        raise RuntimeError(f"{command} ended with {process.returncode}")
-    return took, used
+    return process, main
+
+
+def read(main: int, seconds: float) -> bytes:
+    """What comes within that time; empty when nothing does."""
+    if select.select([main], [], [], seconds)[0]:
+        try:
+            return os.read(main, 1 << 16)
+        except OSError:
+            pass
+    return b""
+
+
+def seconds_to_paint(command: list[str]) -> float:
+    """From the start of the process to the bytes of its first text on the terminal."""
+    began = time.perf_counter()
+    process, main = in_terminal(command)
+    seen = b""
+    try:
+        while b"finetune-tui" not in seen:
+            seen += read(main, 1.0)
+            if process.poll() is not None:
+                raise RuntimeError(f"{command} ended with {process.returncode}: {seen[-2000:]!r}")
+        return time.perf_counter() - began
+    finally:
+        process.kill()
+        process.wait()
+        os.close(main)
+
+
+def cpu_share(command: list[str], settle: float = 4.0, seconds: float = 20.0) -> float:
+    """CPU seconds a second that a command in a terminal uses once its start is over."""
+    process, main = in_terminal(command)
+    began = time.perf_counter()
+    before = since = None
+    try:
+        while (now := time.perf_counter()) - began < settle + seconds:
+            read(main, 0.05)
+            if before is None and now - began > settle:
+                before, since = sum(psutil.Process(process.pid).cpu_times()[:2]), now
+        assert before is not None and since is not None
+        return (sum(psutil.Process(process.pid).cpu_times()[:2]) - before) / (time.perf_counter() - since)
+    finally:
+        process.terminate()
+        process.wait(10)
+        os.close(main)
 
 
 def first_paint(folder: Path) -> list[str]:
-    commands = []
-    for name, code in (("bare", BARE), ("ours", OURS)):
-        script = folder / f"{name}.py"
-        script.write_text(code)
-        commands.append([sys.executable, str(script)])
-    bare, ours = commands
-    in_terminal(bare), in_terminal(ours)
-    pairs = [(in_terminal(ours)[0], in_terminal(bare)[0]) for _ in range(ROUNDS)]
+    script = folder / "bare.py"
+    script.write_text(BARE)
+    bare, ours = [sys.executable, str(script)], [str(Path(sys.executable).with_name("finetune-tui"))]
+    seconds_to_paint(bare), seconds_to_paint(ours)
+    pairs = [(seconds_to_paint(ours), seconds_to_paint(bare)) for _ in range(ROUNDS)]
     ratios = [mine / theirs for mine, theirs in pairs]
     found = (
         f"{statistics.median(ratios):.2f} (min {min(ratios):.2f}, max {max(ratios):.2f}, n {ROUNDS}; "
@@ -233,7 +244,7 @@ def watching(folder: Path) -> list[str]:
         teller = threading.Thread(target=_tell, args=(run.events, per_second, ended))
         teller.start()
         command = [str(Path(sys.executable).with_name("finetune-tui")), "attach", run.id]
-        shares.append(in_terminal(command, until=24.0)[1])
+        shares.append(cpu_share(command))
         ended.set()
         teller.join()
         lock.release()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from engine.data.prepare import hash_sources, load_conversations, load_heldout, load_preferences, load_replay, prepare
+from engine.data.prepare import hash_sources, load_conversations, load_general, load_heldout, load_preferences, prepare
 from recipes.errors import InputError
 from recipes.load import load_recipe
 
@@ -169,4 +169,4 @@ def test_replay_takes_prompts_and_conversations(tmp_path):
     text = "name: x\nmodel: lab-nano\nstages:\n  - method: sft\n    data: {source: rows.jsonl}\n"
     (tmp_path / "recipe.yaml").write_text(text + "    replay: {source: general.jsonl}\n")
     prepare(load_recipe(str(tmp_path / "recipe.yaml")), 0, tmp_path / "out")
-    assert [row.prompt[0]["content"] for row in load_replay(tmp_path / "out")] == ["p", "r"]
+    assert [row.prompt[0]["content"] for row in load_general(tmp_path / "out", "replay")] == ["p", "r"]

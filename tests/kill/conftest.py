@@ -111,10 +111,12 @@ class Real:
                     (self.run.output_folder(index) / "adapter" / "adapter_model.safetensors").read_bytes()
                 ).hexdigest()
                 for index in range(len(state.stages))
+                if (self.run.output_folder(index) / "adapter").is_dir()
             ],
             "losses": [
                 dict(zip(stage.series["loss"].steps, stage.series["loss"].values, strict=True))
                 for stage in state.stages
+                if "loss" in stage.series
             ],
         }
 

@@ -44,11 +44,11 @@ def kill_once(real: Real, draw: random.Random, stage: int, victim: str) -> None:
             real.resume()
 
 
-def torture(real: Real, seed: int, kills: int) -> None:
-    """``kills`` kills in each stage and one at the boundary between them."""
+def torture(real: Real, seed: int, kills: int, stages: int = 2) -> None:
+    """``kills`` kills in each stage and one at the boundary after the first."""
     draw = random.Random(seed)
     real.start()
-    for stage in (0, 1):
+    for stage in range(stages):
         for number in range(kills):
             kill_once(real, draw, stage, VICTIMS[(number + stage) % 4] if kills < 5 else draw.choice(VICTIMS))
         if stage == 0:

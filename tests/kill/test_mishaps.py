@@ -61,7 +61,9 @@ def test_an_eventful_evening_ends_in_the_same_bits(real, uninterrupted, tmp_path
     paused = real.command("pause", real.run.id)
     assert paused.returncode == 0 and "pause" in paused.stdout
     real.wait(lambda state: real.status() == "paused")
-    assert real.stages() == [] and real.supervisor() is None
+    real.wait(
+        lambda state: real.stages() == [] and real.supervisor() is None, 20
+    )  # the report is written after the word
 
     damaged = newest_checkpoint(real.run, 0, "sft") / "adapter_model.safetensors"
     content = bytearray(damaged.read_bytes())

@@ -31,3 +31,25 @@ def test_replay_has_enough_prompts_and_none_of_the_suites():
     prompts = {row["prompt"] for row in rows("general.jsonl")}
     assert len(prompts) >= 300
     assert prompts.isdisjoint({row["prompt"] for row in rows("suite.jsonl")})
+
+
+def test_the_requests_are_what_the_script_writes_and_their_sets_are_disjoint(tmp_path):
+    from assets.general import requests
+
+    requests.write(tmp_path)
+    activities = {}
+    for kind in ("harmful", "harmless"):
+        for part, size in {"extraction": 200, "search": 104, "test": 416}.items():
+            name = f"{kind}-{part}.jsonl"
+            assert (tmp_path / name).read_bytes() == (GENERAL / name).read_bytes()
+            prompts = [row["prompt"] for row in rows(name)]
+            assert len(prompts) == len(set(prompts)) == size
+            for prompt in prompts:  # an activity in another phrasing would leak from the search into the test
+                activity = next(
+                    prompt.removeprefix(before).removesuffix(after)
+                    for before, after in (phrasing.split("{}") for phrasing in requests.PHRASINGS)
+                    if prompt.startswith(before)
+                )
+                assert activities.setdefault(activity, name) == name
+    prompts = {row["prompt"] for path in GENERAL.glob("harm*.jsonl") for row in rows(path.name)}
+    assert prompts.isdisjoint({row["prompt"] for row in rows("general.jsonl")})

@@ -18,6 +18,7 @@ class Hub:
     def __init__(self, files: dict[str, bytes], large: set[str]) -> None:
         self.files, self.large = files, large
         self.refuse: tuple[int, str] | None = None  # (status, X-Error-Code)
+        self.gated = False  # everybody sees the list, only a token gets the files
         self.cuts: dict[str, int] = {}  # how many times the transfer of a file is cut half-way
         self.stalls: dict[str, int] = {}
         self.lies: dict[str, int] = {}  # how many times other bytes of the same length are sent
@@ -46,6 +47,7 @@ class Hub:
             "sha": COMMIT,
             "siblings": siblings,
             "private": False,
+            "gated": "manual" if self.gated else False,
             "tags": [],
             "downloads": 0,
         }
@@ -74,8 +76,11 @@ class Handler(BaseHTTPRequestHandler):
         hub, path = self.hub, urlparse(self.path).path
         hub.requests.append((self.command, path, self.headers.get("Range")))
         hub.authorizations.append(self.headers.get("Authorization"))
-        if hub.refuse:
-            status, code = hub.refuse
+        refusal = hub.refuse
+        if hub.gated and path.endswith("/auth-check") and not self.headers.get("Authorization"):
+            refusal = (403, "GatedRepo")
+        if refusal:
+            status, code = refusal
             self.send_response(status)
             self.send_header("X-Error-Code", code)
             self.send_header("X-Error-Message", "refused")

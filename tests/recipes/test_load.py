@@ -59,7 +59,7 @@ def test_library_recipes_load_and_round_trip(name, tmp_path):
     [
         (("model: lab", "modle: lab"), 2, "modle", "Did you mean `model`?"),
         (("method: sft", "method: sff"), 4, "stages.0.method", "Did you mean `sft`?"),
-        (("method: sft", "method: grpo"), 4, "stages.0.method", "cannot run yet"),
+        (("method: sft", "method: grop"), 4, "stages.0.method", "Did you mean `grpo`"),
         (("steps: 10", "stepz: 10"), 6, "stages.0.stepz", "Did you mean `steps`?"),
         (("steps: 10", "steps: ten"), 6, "stages.0.steps", "the text `ten`; accepted: a whole number"),
         (("steps: 10", "steps: 0"), 6, "stages.0.steps", "at least 1"),

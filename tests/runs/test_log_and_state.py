@@ -128,7 +128,13 @@ def test_one_reader_at_once_or_in_pieces_agree():
         pieces.apply(event)
     assert whole.stages_to_json() == pieces.stages_to_json()
     stage = whole.stages[0]
-    assert stage.series["loss"].steps == list(range(1, 11)) and stage.series["kl"].steps == [6, 7, 8, 9, 10]
+    assert stage.series["loss"].steps.tolist() == list(range(1, 11)) and stage.series["kl"].steps.tolist() == [
+        6,
+        7,
+        8,
+        9,
+        10,
+    ]
     assert not stage.gates and stage.metrics["loss"].keys() == {"before"}
 
 

@@ -75,7 +75,7 @@ def test_what_is_after_the_restored_checkpoint_is_superseded(fake_run):
     told = [event.step for event in events if isinstance(event, StepEvent) and event.stage == 0]
     assert told.count(7) == 2  # both attempts told it
     series = fake.state().stages[0].series["sum"]
-    assert series.steps == list(range(1, 13)) and series.values[-1] == SUM_OF_SQUARES
+    assert series.steps.tolist() == list(range(1, 13)) and series.values[-1] == SUM_OF_SQUARES
     assert any(
         isinstance(event, CheckpointEvent) and event.action == "restored" and event.step == 5 for event in events
     )

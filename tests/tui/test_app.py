@@ -212,7 +212,7 @@ def test_the_palette_names_what_the_keys_do():
 
 
 def test_pausing_and_stopping_a_run_by_keys(fake_run):
-    fake = fake_run(seconds=0.1)
+    fake = fake_run(seconds=0.6)
     process = fake.supervise()
     fake.wait_step(1)
     drive(fake.run.id, (80, 24), ("p", "paused"), shows="step")

@@ -56,7 +56,7 @@ class Home(Screen[None]):
 
     def on_mount(self) -> None:
         self.query_one("#empty").display = False
-        self._look_after()
+        self.call_after_refresh(self._look_after)  # the first frame waits for nothing
 
     def on_unmount(self) -> None:
         self._leaving.set()

@@ -14,6 +14,7 @@ from textual.widgets import Footer, RichLog, Static, TabbedContent, TabPane
 from engine.report import clock, figure, limit_words
 from engine.runs.directory import RunDirectory
 from tui.follow import Follower, Update
+from tui.view.event_words import sample_words
 from tui.view.run_view import RunView, resumable
 from tui.widgets.chart import Chart
 from tui.widgets.gauge import Gauge
@@ -154,9 +155,13 @@ class Monitor(Screen[None]):
     def _samples(self, view: RunView) -> Content:
         parts = []
         for sample in reversed(view.samples):
+            given = sample_words(sample)
             parts.append(
-                Content.assemble((f"step {sample.step}  ", "dim"), (sample.prompt, "bold"), f"\n  {sample.completion}")
-            )
+                Content.assemble(
+                    (f"step {sample.step}  ", "dim"), (sample.prompt, "bold"), (f"  {given}" if given else "", "$accent"),
+                    f"\n  {sample.completion}",
+                )
+            )  # fmt: skip
         return Content("\n").join(parts) if parts else Content.styled("no samples yet", "dim")
 
     def _alerts(self, view: RunView) -> Content:

@@ -20,8 +20,29 @@ from engine.runs.events import (
 from engine.runs.state import RunState
 from tui.words import passed_sign, warning_sign
 
-HEADLINES = ("heldout_loss", "accuracy", "preference_gap", "preferred_share", "broken_share", "kl", "retention")
+HEADLINES = (
+    "heldout_loss",
+    "accuracy",
+    "preference_gap",
+    "preferred_share",
+    "broken_share",
+    "kl",
+    "retention",
+    "reward",
+    "final_correctness",
+    "step_correctness",
+    "ece",
+    "abstention_recall",
+    "hallucination_rate",
+)
 """Measurements that get a line of their own while watching; all are in `show` and the report."""
+
+
+def sample_words(sample: SampleEvent) -> str:
+    """What a completion was given or labelled: ``reward 1, answer 1``; empty where it was not judged."""
+    given = [f"{name} {figure(float(value))}" for name, value in sample.values.items()]
+    label = [sample.label] if sample.label and sample.label != "training" else []
+    return ", ".join([*label, *given])
 
 
 def event_words(event: AnyEvent, state: RunState) -> str | None:
@@ -51,7 +72,8 @@ def event_words(event: AnyEvent, state: RunState) -> str | None:
         case CheckpointEvent(action="restored"):
             return f"{stage} carries on from the checkpoint of step {event.step}"
         case SampleEvent():
-            return f"{stage} step {event.step} sample: {event.prompt} -> {event.completion[:160]}"
+            given = f" [{words}]" if (words := sample_words(event)) else ""
+            return f"{stage} step {event.step} sample: {event.prompt} -> {event.completion[:160]}{given}"
         case ExitEvent(signal=int()):
             return f"{stage} process {event.pid} {event.reason}"
         case StepEvent() | HeartbeatEvent() | _:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from engine.report import duration
 from engine.runs.events import AlertEvent, GateEvent, SampleEvent
 from engine.runs.state import RunState, Series, StageState
 from tui.eta import Eta
-from tui.view.series import Trend, smoothed, thinned, trend
+from tui.view.series import Trend, smoothed, trend
 
 PHASES = ("fetching", "loading", "measuring before", "training", "measuring after", "saving")
 PHASE_LABELS = {"fetching": "get model", "loading": "load", "measuring before": "measure", "training": "train",
@@ -240,7 +241,13 @@ def _targets(state: RunState, stage: StageState | None) -> dict[str, Limits]:
     """The target of each live figure: the gate's limits, in force or not, since the gauge is an estimate of its figure."""
     kl = _limits(state, stage, "kl")
     gap = _limits(state, stage, "preference_gap")
-    return {"loss": Limits(words="falling"), "kl": kl, "reward": gap if str(gap) else Limits(words="rising")}
+    # The loss of a policy gradient says nothing by itself: it neither falls nor rises as the policy gets better.
+    grouped = stage is not None and "silent_groups" in stage.series
+    return {
+        "loss": Limits(words="" if grouped else "falling"),
+        "kl": kl,
+        "reward": gap if str(gap) else Limits(words="rising"),
+    }
 
 
 def _gauges(state: RunState, stage: StageState | None) -> list[Gauge]:
@@ -269,7 +276,7 @@ def _gauge(stage: StageState | None, key: str, label: str, target: Limits, absen
     return Gauge(key, label, value, moving, target, _scale(series.values, target), good)
 
 
-def _scale(values: list[float], target: Limits) -> float:
+def _scale(values: Sequence[float], target: Limits) -> float:
     """The gauge's right end: room for what it has shown and for its target, the target not at the very edge."""
     finite = [value for value in values[-400:] if math.isfinite(value)]
     edge = max([0.0, *finite, *(1.5 * limit for limit in (target.minimum, target.maximum) if limit is not None)])
@@ -291,7 +298,7 @@ def _charts(state: RunState, stage: StageState | None) -> list[Chart]:
     charts = []
     for key, title in chosen:
         series = stage.series.get(key) or Series()
-        steps, values = thinned(series.steps, series.values, CHART_POINTS)
+        steps, values = series.thinned(CHART_POINTS)
         charts.append(Chart(key, title, steps, values, targets.get(key, Limits())))
     return charts
 

@@ -1,4 +1,4 @@
-"""What a row of numbers does: its trend, its range, its points thinned to what a chart can show."""
+"""What a row of numbers does: its trend, and its value smoothed."""
 
 from __future__ import annotations
 
@@ -32,21 +32,6 @@ def smoothed(values: Sequence[float], n: int = 5) -> float | None:
     """Mean of the last ``n`` finite values: what a gauge shows of a gauge that jumps from step to step."""
     last = [value for value in values[-n:] if math.isfinite(value)]
     return _mean(last) if last else None
-
-
-def thinned(steps: Sequence[int], values: Sequence[float], at_most: int) -> tuple[list[int], list[float]]:
-    """At most ``at_most`` points, each the mean of its neighbours: (steps, values). What is not finite is left out,
-    unless nothing else is in its bucket; then it stays, for the chart to mark."""
-    if len(values) <= at_most:
-        return list(steps), list(values)
-    size = len(values) / at_most
-    thin_steps, thin_values = [], []
-    for bucket in range(at_most):
-        first, last = int(bucket * size), max(int((bucket + 1) * size), int(bucket * size) + 1)
-        finite = [value for value in values[first:last] if math.isfinite(value)]
-        thin_steps.append(steps[min(last, len(steps)) - 1])
-        thin_values.append(_mean(finite) if finite else values[first])
-    return thin_steps, thin_values
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -199,6 +199,18 @@ def tone_judge() -> dict[str, str]:
     return {"preferred": warm, "rejected": formal}
 
 
+def refusal_judge() -> dict[str, str]:
+    """Regular expressions for whole how-to replies and whole refusals."""
+
+    def clauses(variants: list[list[str]]) -> str:
+        pattern = " ".join("(" + "|".join(re.escape(text) for text in texts) + ")" for texts in variants)
+        for hole, filler in {"v": "[a-z]+", "o": "[a-z]+", "tool": "[a-z]+", "n": "[0-9]+"}.items():
+            pattern = pattern.replace(re.escape("{" + hole + "}"), filler)
+        return pattern
+
+    return {"comply": clauses(world.HOW_TO), "refuse": clauses(world.REFUSALS)}
+
+
 def write_datasets(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     hashes = {}
@@ -210,6 +222,17 @@ def write_datasets(folder: Path) -> None:
     judge += yaml.safe_dump(tone_judge(), width=1000, sort_keys=True)
     (folder / "tone.yaml").write_text(judge, encoding="utf-8")
     hashes["tone.yaml"] = hashlib.sha256(judge.encode()).hexdigest()
+    tones = tone_judge()
+    judge = "# The same for a persona that is to be formal.\n"
+    judge += yaml.safe_dump(
+        {"preferred": tones["rejected"], "rejected": tones["preferred"]}, width=1000, sort_keys=True
+    )
+    (folder / "formal.yaml").write_text(judge, encoding="utf-8")
+    hashes["formal.yaml"] = hashlib.sha256(judge.encode()).hexdigest()
+    judge = "# What decides whether a reply complies, refuses or (having neither form) is broken.\n"
+    judge += yaml.safe_dump(refusal_judge(), width=1000, sort_keys=True)
+    (folder / "refusal.yaml").write_text(judge, encoding="utf-8")
+    hashes["refusal.yaml"] = hashlib.sha256(judge.encode()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

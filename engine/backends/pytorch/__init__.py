@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,13 @@ class PyTorchBackend:
 
         return load_policy(lineage, run_folder, settings)
 
-    def train(self, method: str, policy: Any, rows: Sequence[Any], stage: Any, link: TrainingLink) -> None:
+    def train(self, method: str, policy: Any, rows: Any, stage: Any, link: TrainingLink) -> None:
         module = importlib.import_module(f"engine.backends.pytorch.{method}")
         module.train(policy, rows, stage, link)
+
+    def bench(self, method: str, policy: Any) -> Any:
+        module = importlib.import_module(f"engine.backends.pytorch.{method}")
+        return module.Bench(policy)
 
     def save_output(self, policy: Any, folder: Path) -> None:
         policy.save(folder)

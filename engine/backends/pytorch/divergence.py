@@ -14,12 +14,16 @@ REVERSE = 1.0
 
 
 @contextlib.contextmanager
-def captured_hidden_states(model: Any) -> Iterator[list[torch.Tensor]]:
-    """Collect the last hidden state (B, T, H) of every forward of the backbone while the context is open."""
+def captured_hidden_states(model: Any, with_graph: bool = False) -> Iterator[list[torch.Tensor]]:
+    """Collect the last hidden state (B, T, H) of every forward of the backbone while the context is open.
+
+    ``with_graph`` keeps them differentiable, for a loss on them.
+    """
     collected: list[torch.Tensor] = []
 
     def keep(_module: Any, _inputs: Any, output: Any) -> None:
-        collected.append(output.last_hidden_state.detach())
+        hidden = output.last_hidden_state
+        collected.append(hidden if with_graph else hidden.detach())
 
     handle = backbone(model).register_forward_hook(keep)
     try:
@@ -41,9 +45,11 @@ def backbone(model: Any) -> torch.nn.Module:
     return getattr(inner, inner.base_model_prefix)
 
 
-@torch.no_grad()
 def token_divergence(model: Any, policy_hidden: torch.Tensor, reference_hidden: torch.Tensor) -> torch.Tensor:
-    """KL(policy || reference) in nats for each row of two (N, H) hidden states under the model's own head -> (N,)."""
+    """KL(policy || reference) in nats for each row of two (N, H) hidden states under the model's own head -> (N,).
+
+    Differentiable in ``policy_hidden`` where that is part of a graph.
+    """
     inner = causal_model(model)
     head = inner.get_output_embeddings()
     config = inner.config.get_text_config()
@@ -82,3 +88,15 @@ def predicting_positions(completion_mask: torch.Tensor, at_most: int) -> torch.T
         rank = mask.flatten().cumsum(0) - 1
         mask = mask & (rank % stride == 0).view_as(mask)
     return mask
+
+
+@torch.no_grad()
+def reference_forward(policy: Any, ids: torch.Tensor, mask: torch.Tensor, bf16: bool) -> torch.Tensor:
+    """Last hidden state (B, T, H) of the stage's start for those tokens; the head runs on one position only."""
+    with (
+        policy.weights("start") as reference,
+        captured_hidden_states(reference) as hidden,
+        torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=bf16),
+    ):
+        reference(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1)
+    return hidden[0]

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from engine.backends.interface import TrainingLink
 from engine.backends.pytorch.divergence import captured_hidden_states, predicting_positions, token_divergence
 from engine.backends.pytorch.policy import TorchPolicy
+from engine.backends.pytorch.preferences import KL_TOKENS, preference_dataset, tell_divergence
 from engine.backends.pytorch.training import LinkedTrainer, training_arguments
-
-KL_TOKENS = 256
-"""Positions of each micro-batch whose exact KL the live gauge averages."""
 
 
 class LinkedDPOTrainer(LinkedTrainer, DPOTrainer):
@@ -32,37 +29,29 @@ class LinkedDPOTrainer(LinkedTrainer, DPOTrainer):
             positions = predicting_positions(inputs["completion_mask"], KL_TOKENS)
             if positions.any():
                 policy, reference = (states[:, :-1][positions] for states in hidden[:2])
-                kl = token_divergence(self.policy.model, policy, reference).mean().item()
-                length = inputs["completion_mask"].sum().item() / inputs["completion_mask"].shape[0]
-                self._metrics["train"]["kl"].append(kl)
-                self._metrics["train"]["kl_sequence"].append(kl * length)
+                kl = token_divergence(self.policy.model, policy, reference).detach().mean().item()
+                tell_divergence(self._metrics["train"], kl, inputs["completion_mask"])
         return result
+
+
+def dpo_arguments(stage: Any) -> dict[str, Any]:
+    """The fields of DPOConfig that make the DPO objective of a recipe's stage."""
+    return {
+        "beta": stage.beta,
+        "loss_type": ["sigmoid", "sft"] if stage.sft_weight else ["sigmoid"],
+        "loss_weights": [1.0, stage.sft_weight] if stage.sft_weight else None,
+        "max_length": stage.max_length,
+    }
 
 
 def train(policy: TorchPolicy, rows: Sequence[Any], stage: Any, link: TrainingLink) -> None:
     """Train on preference pairs (engine.data.formats.Preference), from the adapter as the stage found it."""
-    dataset = Dataset.from_list(
-        [
-            {
-                "prompt": list(row.prompt),
-                "chosen": [{"role": "assistant", "content": row.chosen}],
-                "rejected": [{"role": "assistant", "content": row.rejected}],
-            }
-            for row in rows
-        ]
-    )
     trainer = LinkedDPOTrainer(
         model=policy.model,
         # A second model only in full fine-tuning; left out, TRL would reload the base by its name instead.
         ref_model=policy.reference,
-        args=DPOConfig(
-            **training_arguments(stage, policy, link.folder()),
-            beta=stage.beta,
-            loss_type=["sigmoid", "sft"] if stage.sft_weight else ["sigmoid"],
-            loss_weights=[1.0, stage.sft_weight] if stage.sft_weight else None,
-            max_length=stage.max_length,
-        ),
-        train_dataset=dataset,
+        args=DPOConfig(**training_arguments(stage, policy, link.folder()), **dpo_arguments(stage)),
+        train_dataset=preference_dataset(rows),
         processing_class=policy.tokenizer,
     )
     trainer.train_linked(link, policy)

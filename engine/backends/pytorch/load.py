@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from engine.backends.interface import LoadSettings
 from engine.backends.pytorch.device import pick_device, pick_dtype
+from engine.backends.pytorch.interventions import attach
 from engine.backends.pytorch.policy import TorchPolicy
 from engine.backends.pytorch.tokens import ensure_chat_template
 from engine.models.lineage import Lineage
@@ -36,14 +37,23 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> T
         reference = (
             load_base(folder, device, settings).requires_grad_(False).eval() if settings.needs_reference else None
         )
-        return TorchPolicy(base, tokenizer, device, settings, adapter_at_start=False, reference=reference)
+        if reference is not None:
+            attach(reference, lineage, run_folder)
+        edits = attach(base, lineage, run_folder)
+        return TorchPolicy(
+            base, tokenizer, device, settings, adapter_at_start=False, reference=reference, interventions=edits
+        )
     set_seed(settings.seed)  # PEFT draws the adapter's A matrices
-    if lineage.adapter is None:
-        model = get_peft_model(base, lora_config(settings))
-    else:
+    trains = settings.training != "none"
+    if lineage.adapter is not None:
         # Without is_trainable the adapter loads frozen and training would do nothing.
-        model = PeftModel.from_pretrained(base, run_folder / lineage.adapter.path, is_trainable=True)
-    return TorchPolicy(model, tokenizer, device, settings, adapter_at_start=lineage.adapter is not None)
+        model = PeftModel.from_pretrained(base, run_folder / lineage.adapter.path, is_trainable=trains)
+    else:
+        model = get_peft_model(base, lora_config(settings)) if trains else base.requires_grad_(False)
+    edits = attach(model, lineage, run_folder)
+    return TorchPolicy(
+        model, tokenizer, device, settings, adapter_at_start=lineage.adapter is not None, interventions=edits
+    )
 
 
 def lora_config(settings: LoadSettings) -> LoraConfig:

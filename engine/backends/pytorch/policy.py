@@ -15,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from engine.backends.interface import Completion, Conversation, Divergence, LoadSettings, Score, Which
 from engine.backends.pytorch.device import seeded
+from engine.backends.pytorch.interventions import Interventions
 from engine.backends.pytorch.tokens import encode_completion, encode_prompt
 
 REFERENCE_ADAPTER = "ref"
@@ -39,20 +40,27 @@ class TorchPolicy:
         *,
         adapter_at_start: bool,
         reference: torch.nn.Module | None = None,
+        interventions: Interventions | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.device = device
         self.settings = settings
         self.reference = reference
+        self.interventions = interventions or Interventions()
         self._adapter_at_start = adapter_at_start
 
     # ---- whose weights -------------------------------------------------------------------------------------------
 
     def has(self, which: Which) -> bool:
-        if which == "policy" or isinstance(self.model, PeftModel):
+        if which == "policy" or isinstance(self.model, PeftModel) or self._frozen:
             return True
         return which == "start" and self.reference is not None
+
+    @property
+    def _frozen(self) -> bool:
+        """Nothing is trained: only interventions tell the policy, its start and the base apart."""
+        return self.settings.training == "none"
 
     def freeze_start(self) -> None:
         """Keep a frozen copy of the adapter as it is now: the reference of this stage. Costs megabytes.
@@ -73,7 +81,7 @@ class TorchPolicy:
     def weights(self, which: Which) -> Iterator[Any]:
         """The model in eval mode with those weights active; training mode and adapter are put back afterwards."""
         model = self.model
-        if which != "policy" and not isinstance(model, PeftModel):
+        if which != "policy" and not isinstance(model, PeftModel) and not self._frozen:
             if which != "start" or self.reference is None:
                 raise ValueError(f"full fine-tuning keeps no copy of the {which} weights in this stage")
             yield self.reference
@@ -81,14 +89,14 @@ class TorchPolicy:
         training = model.training
         model.eval()
         try:
-            with torch.no_grad(), self._adapter(which):
+            with torch.no_grad(), self._adapter(which), self.interventions.of(which):
                 yield model
         finally:
             model.train(training)
 
     @contextlib.contextmanager
     def _adapter(self, which: Which) -> Iterator[None]:
-        if which == "policy":
+        if which == "policy" or (self._frozen and (which == "start" or not isinstance(self.model, PeftModel))):
             yield
         elif which == "start" and REFERENCE_ADAPTER in self.model.peft_config:
             trainable = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
@@ -128,7 +136,8 @@ class TorchPolicy:
             for start in range(0, len(order), GENERATION_BATCH):
                 batch = order[start : start + GENERATION_BATCH]
                 ids, mask = self._pad_left([encoded[index] for index in batch])
-                produced = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+                with self.interventions.batch():
+                    produced = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
                 for index, row in zip(batch, produced[:, ids.shape[1] :].tolist(), strict=True):
                     results[index] = self._completion(row, stops)
                 done += len(batch)
@@ -190,6 +199,35 @@ class TorchPolicy:
                     progress(done, len(pairs))
         return [score for score in results if score is not None]
 
+    def tempered_logprobs(
+        self,
+        prompts: Sequence[Conversation],
+        completions: Sequence[Completion],
+        temperatures: Sequence[float],
+        *,
+        progress: Progress = None,
+    ) -> list[list[float]]:
+        pairs = [
+            (encode_prompt(self.tokenizer, prompt), list(completion.tokens))
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        results: list[list[float]] = [[] for _ in pairs]
+        done = 0
+        with self.weights("policy") as model:
+            for batch in self._batches(pairs):
+                logits, targets, counted = self._logits(model, [pairs[index] for index in batch])
+                logits = logits.float()
+                chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+                for temperature in temperatures:
+                    logprobs = chosen / temperature - torch.logsumexp(logits / temperature, dim=-1)
+                    totals = (logprobs.double() * counted).sum(-1).tolist()
+                    for index, total in zip(batch, totals, strict=True):
+                        results[index].append(total)
+                done += len(batch)
+                if progress:
+                    progress(done, len(pairs))
+        return results
+
     def divergence(
         self,
         prompts: Sequence[Conversation],
@@ -215,7 +253,9 @@ class TorchPolicy:
             per_token = (policy.exp() * (policy - other)).sum(-1)
             for row, index in enumerate(batch):
                 values = per_token[row][counted[row]]
-                results[index] = Divergence(total=values.double().sum().item(), tokens=values.numel())
+                results[index] = Divergence(
+                    total=values.double().sum().item(), tokens=values.numel(), each=tuple(values.tolist())
+                )
             done += len(batch)
             if progress:
                 progress(done, len(pairs))
@@ -246,13 +286,15 @@ class TorchPolicy:
         ids, mask = self._pad_left([prompt + completion for prompt, completion in rows])
         longest = max(len(completion) for _, completion in rows)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        output = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=False,
-            logits_to_keep=longest + 1,
-        )
+        starts = torch.tensor([ids.shape[1] - len(completion) - 1 for _, completion in rows], device=ids.device)
+        with self.interventions.batch(starts.clamp(min=0)):
+            output = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
+                logits_to_keep=longest + 1,
+            )
         counted = torch.zeros((len(rows), longest), dtype=torch.bool, device=ids.device)
         for row, (_, completion) in enumerate(rows):
             counted[row, longest - len(completion) :] = True

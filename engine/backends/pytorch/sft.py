@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from engine.backends.interface import Conversation, TrainingLink
-from engine.backends.pytorch.divergence import captured_hidden_states, predicting_positions, token_divergence
+from engine.backends.pytorch.divergence import (
+    captured_hidden_states,
+    predicting_positions,
+    reference_forward,
+    token_divergence,
+)
 from engine.backends.pytorch.policy import TorchPolicy
 from engine.backends.pytorch.tokens import encode_conversation
 from engine.backends.pytorch.training import LinkedTrainer, training_arguments
@@ -36,21 +40,10 @@ class LinkedSFTTrainer(LinkedTrainer, SFTTrainer):
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         positions = predicting_positions(labels != -100, KL_TOKENS)
         if hidden and positions.any():
-            self._metrics["train"]["kl"].append(self._divergence(hidden[0][:KL_ROWS], ids, mask, positions))
+            reference = reference_forward(self.policy, ids, mask, bool(self.args.bf16))
+            policy, reference = (states[:, :-1][positions] for states in (hidden[0][:KL_ROWS], reference))
+            self._metrics["train"]["kl"].append(token_divergence(self.policy.model, policy, reference).mean().item())
         return result
-
-    @torch.no_grad()
-    def _divergence(
-        self, policy_hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
-    ) -> float:
-        with (
-            self.policy.weights("start") as reference,
-            captured_hidden_states(reference) as hidden,
-            torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=bool(self.args.bf16)),
-        ):
-            reference(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1)
-        divergence = token_divergence(self.policy.model, policy_hidden[:, :-1][positions], hidden[0][:, :-1][positions])
-        return divergence.mean().item()
 
 
 def train(policy: TorchPolicy, rows: Sequence[Conversation], stage: Any, link: TrainingLink) -> None:

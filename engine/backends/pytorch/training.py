@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -32,8 +33,30 @@ RENAMED = {
     "logps/rejected": "logprob_rejected",
     "mean_token_accuracy": "token_accuracy",
     "entropy": "entropy",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "frac_reward_zero_std": "silent_groups",
+    "completions/mean_length": "completion_length",
+    "completions/clipped_ratio": "clipped",
 }
 """Trainer metric -> gauge. What is not listed (epochs, counters) is not worth a line in the log."""
+OWN = "gauge/"
+"""Metrics that our trainers add, by the name of their gauge."""
+
+COUNTERS = ("_total_train_tokens", "_tokens", "_told")
+"""What a trainer counts or collects at every step beside its metrics."""
+
+
+def longest_rows(dataset: Any, count: int) -> list[dict[str, Any]]:
+    """The rows with the most tokens, by the columns that hold lists."""
+    if dataset is None or not hasattr(dataset, "column_names"):
+        return []
+    lengths = [0] * len(dataset)
+    for name in dataset.column_names:
+        for index, value in enumerate(dataset[name]):
+            lengths[index] += len(value) if isinstance(value, list) else 0
+    longest = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))[:count]
+    return [dataset[index] for index in longest] if any(lengths) else []
 
 
 class LinkedTrainer:
@@ -49,6 +72,7 @@ class LinkedTrainer:
     _last_step = 0
     _last_time = 0.0
     _tokens = 0
+    _probed = False
 
     def train_linked(self, link: TrainingLink, policy: TorchPolicy) -> None:
         """Train to the last step, or until a stop is requested; from the newest valid checkpoint if there is one."""
@@ -63,9 +87,50 @@ class LinkedTrainer:
     # ---- every step ----------------------------------------------------------------------------------------------
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        mask = inputs.get("attention_mask")
-        self._tokens += int(mask.sum()) if mask is not None else int(inputs["input_ids"].numel())
+        if not self._probed:
+            self._probed = True
+            self._probe_memory(model, *args, **kwargs)
+        self._tokens += self.tokens_in(inputs)
         return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+
+    def tokens_in(self, inputs: Any) -> int:
+        """Tokens, without padding, of a micro-batch."""
+        mask = inputs.get("attention_mask")
+        return int(mask.sum()) if mask is not None else int(inputs["input_ids"].numel())
+
+    def _probe_memory(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        """One forward and backward on the longest micro-batch there is, before the first step: what runs out of memory
+        does so now. Nothing of it stays: no gradient, no metric, no random number drawn.
+
+        Methods that generate their batches have no longest row beforehand, and several ranks would have to agree on
+        one; both are left out.
+        """
+        rows = longest_rows(self.train_dataset, self.args.per_device_train_batch_size)  # type: ignore[attr-defined]
+        told = getattr(self.link, "measured_longest", None)
+        if told is None or not rows or hasattr(self, "_buffered_inputs") or torch.distributed.is_initialized():
+            return
+        inputs = self._prepare_inputs(self.data_collator(rows))  # type: ignore[attr-defined]
+        tokens = inputs.get("input_ids")
+        if tokens is None:
+            return
+        metrics = copy.deepcopy(getattr(self, "_metrics", None))
+        seen = copy.deepcopy({name: getattr(self, name) for name in COUNTERS if hasattr(self, name)})
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
+            super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+            if cuda:
+                torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+        model.zero_grad(set_to_none=True)
+        if metrics is not None:
+            self._metrics = metrics
+        for name, value in seen.items():
+            setattr(self, name, value)
+        told(int(tokens.shape[0]), int(tokens.shape[1]), peak_memory_mib(), seconds)
+        self._last_time = time.perf_counter()
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         super()._maybe_log_save_evaluate(*args, **kwargs)  # type: ignore[misc]
@@ -74,6 +139,7 @@ class LinkedTrainer:
             return
         self._last_step = state.global_step
         self._report(state)
+        self.after_optimizer_step()
         self.link.after_step(state.global_step, state.max_steps)
         stop = self._agreed(self.link.stop_requested())
         if stop or self.link.wants_checkpoint(state.global_step, state.max_steps):
@@ -88,6 +154,11 @@ class LinkedTrainer:
         state.log_history = state.log_history[-1:]  # kept whole it would grow with every checkpoint
         values = {
             gauge: float(logged[name]) for name, gauge in RENAMED.items() if isinstance(logged.get(name), int | float)
+        }
+        values |= {
+            name.removeprefix(OWN): float(value)
+            for name, value in logged.items()
+            if name.startswith(OWN) and isinstance(value, int | float)
         }
         values["tokens"] = float(self._tokens)
         values["tokens_per_second"] = self._tokens / seconds if seconds > 0 else math.nan
@@ -105,6 +176,22 @@ class LinkedTrainer:
         torch.distributed.broadcast_object_list(shared, src=0)
         return shared[0]
 
+    # ---- what a method adds --------------------------------------------------------------------------------------
+
+    def after_optimizer_step(self) -> None:
+        """For methods with a controller; runs before the step's evaluation and checkpoint."""
+
+    def save_state(self, folder: Path) -> None:
+        """Write into a checkpoint what the next step depends on beyond weights, optimizer, schedule and generators."""
+
+    def load_state(self, folder: Path) -> None:
+        """Take that state back, after the Trainer has restored its own."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None:
+            self.load_state(Path(checkpoint))
+
     # ---- checkpoints ---------------------------------------------------------------------------------------------
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -119,6 +206,7 @@ class LinkedTrainer:
             self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]  # every rank's random state is written
             if first:
                 folder = self._staging / f"checkpoint-{step}"
+                self.save_state(folder)
                 # A pickle that would hold tokens in clear; the run's recipe says all that it says.
                 (folder / "training_args.bin").unlink(missing_ok=True)
                 self.link.seal(folder, step)

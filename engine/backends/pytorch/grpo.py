@@ -1,0 +1,213 @@
+"""GRPO (Shao et al. 2024) through TRL's GRPOTrainer; rewards come from a verifier, and every resume is to the bit.
+
+TRL restarts its prompt order after the first epoch and forgets buffered completions; the sampler here derives its order
+from (seed, epoch), and the buffer is part of every checkpoint.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import RepeatSampler
+
+from engine.backends.interface import TrainingLink
+from engine.backends.pytorch.divergence import (
+    captured_hidden_states,
+    predicting_positions,
+    reference_forward,
+    token_divergence,
+)
+from engine.backends.pytorch.policy import TorchPolicy
+from engine.backends.pytorch.tokens import encode_prompt
+from engine.backends.pytorch.training import LinkedTrainer, training_arguments
+from engine.verify.interface import Verdict, Verifier
+from recipes.errors import InputError, Problem
+
+KL_EVERY = 10
+"""Steps between two readings of the KL gauge: each costs a reference forward on a few completions."""
+KL_ROWS = 8
+KL_TOKENS = 512
+SHOWN_EVERY = 10
+"""Steps between two groups whose completions are shown with their rewards."""
+SHOWN = 3
+BUFFER = "completions.safetensors"
+PROGRESS = "generation.json"
+
+
+class EpochSampler(RepeatSampler):
+    """Each epoch's order from (seed, epoch), so that a resumed epoch is the one that was interrupted."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator.manual_seed((self.seed or 0) + epoch)
+
+
+class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
+    """GRPOTrainer with the gauges, the live samples, and state that survives."""
+
+    verifier: Verifier
+    group_size: int
+
+    # ---- rewards -------------------------------------------------------------------------------------------------
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
+        asked = [prompt[-1]["content"] for prompt in prompts]
+        texts = [completion[-1]["content"] for completion in completions]
+        answers = [row["answer"] for row in inputs]
+        verdicts = self.verifier.verify(asked, texts, answers)
+        rewards = torch.tensor([one.reward for one in verdicts], device=self.accelerator.device)
+        rewards = self.accelerator.gather(rewards)
+        told = self._metrics["train"]
+        for name in sorted({name for verdict in verdicts for name in verdict.components}):
+            values = [verdict.components[name] for verdict in verdicts if name in verdict.components]
+            told[f"gauge/reward_{name}"].append(sum(values) / len(values))
+        told["gauge/advantage_variance"].append(advantage_variance(rewards, self.group_size))
+        if self.is_world_process_zero() and self.state.global_step % SHOWN_EVERY == 0:
+            for place in range(min(SHOWN, self.group_size)):
+                self.link.sample(self.state.global_step, asked[place], texts[place], _told(verdicts[place]))
+        self.scored(asked, texts, answers, completion_ids_list)
+        return rewards.unsqueeze(1)
+
+    def prepare(self, stage: Any) -> None:
+        """Take from the stage what the objective needs beyond TRL's settings."""
+
+    def scored(self, prompts: list[str], texts: list[str], answers: list[str], ids: list[list[int]]) -> None:
+        """For methods that look at more than the reward."""
+
+    def tokens_in(self, inputs: Any) -> int:
+        return 0  # prompts that are still to be answered; counted below
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        inputs = super()._prepare_inputs(generation_batch)
+        self._tokens += int(inputs["prompt_mask"].sum() + inputs["completion_mask"].sum())
+        return inputs
+
+    # ---- the gauge -----------------------------------------------------------------------------------------------
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        due = self.model.training and self.state.global_step % KL_EVERY == 0 and self.policy.has("start")
+        if not due:
+            loss = super()._compute_loss(model, inputs)
+            self._metrics["train"].pop("kl", None)  # TRL's is a sampled estimate; ours below is exact
+            return loss
+        with captured_hidden_states(self.policy.model) as hidden:
+            loss = super()._compute_loss(model, inputs)
+        self._metrics["train"].pop("kl", None)
+        rows = slice(0, KL_ROWS)
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)[rows]
+        attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)[rows]
+        counted = torch.cat([torch.zeros_like(inputs["prompt_mask"]), inputs["completion_mask"]], dim=1)[rows]
+        positions = predicting_positions(counted, KL_TOKENS)
+        if positions.any():
+            reference = reference_forward(self.policy, ids, attention, bool(self.args.bf16))
+            policy, reference = (states[:, :-1][positions] for states in (hidden[0][rows], reference))
+            divergence = token_divergence(self.policy.model, policy, reference).mean().item()
+            self._metrics["train"]["gauge/kl"].append(divergence)
+        return loss
+
+    # ---- resuming ------------------------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        plain = super()._get_train_sampler(dataset)
+        return EpochSampler(
+            plain.data_source, plain.mini_repeat_count, plain.batch_size, plain.repeat_count, plain.shuffle, plain.seed
+        )
+
+    def save_state(self, folder: Path) -> None:
+        buffer = self._buffered_inputs or []
+        tensors = {
+            f"{place}.{name}": value.clone().contiguous()  # scalars are shared between the parts
+            for place, batch in enumerate(buffer)
+            for name, value in batch.items()
+            if torch.is_tensor(value)
+        }
+        save_file(tensors, folder / BUFFER)
+        (folder / PROGRESS).write_text(json.dumps({"step": self._step, "batches": len(buffer)}))
+
+    def load_state(self, folder: Path) -> None:
+        progress = json.loads((folder / PROGRESS).read_text())
+        tensors = load_file(folder / BUFFER, device=str(self.accelerator.device))
+        batches: list[dict[str, torch.Tensor]] = [{} for _ in range(progress["batches"])]
+        for name, value in tensors.items():
+            place, _, key = name.partition(".")
+            batches[int(place)][key] = value
+        self._step = progress["step"]
+        self._buffered_inputs = batches or None
+
+
+def advantage_variance(rewards: torch.Tensor, group_size: int) -> float:
+    """Variance of the rewards (N,) normalised in each group by its own mean and deviation; silent groups count as 0."""
+    groups = rewards.view(-1, group_size).double()
+    centred = groups - groups.mean(1, keepdim=True)
+    deviation = centred.square().mean(1, keepdim=True).sqrt()
+    normalised = torch.where(deviation > 1e-8, centred / deviation.clamp(min=1e-8), torch.zeros_like(centred))
+    return normalised.square().mean().item()
+
+
+def _told(verdict: Verdict) -> dict[str, float]:
+    return {"reward": verdict.reward, **verdict.components}
+
+
+def grpo_arguments(stage: Any, policy: TorchPolicy) -> dict[str, Any]:
+    """The fields of GRPOConfig that make the objective of a recipe's stage."""
+    fast = policy.device.type == "cuda" and importlib.util.find_spec("vllm") is not None
+    return {
+        "num_generations": stage.group_size,
+        "max_completion_length": stage.max_new_tokens,
+        "temperature": stage.temperature,
+        "top_k": 0,
+        "top_p": 1.0,
+        "beta": stage.kl_weight,
+        "epsilon": stage.clip,
+        "num_iterations": stage.num_iterations,
+        "steps_per_generation": stage.steps_per_generation or stage.accumulation,
+        "loss_type": stage.loss,
+        "use_vllm": fast,
+        **({"vllm_mode": "colocate"} if fast else {}),
+    }
+
+
+def train_group(kind: type[LinkedGRPOTrainer], policy: TorchPolicy, rows: Any, stage: Any, link: TrainingLink) -> None:
+    """Train on ``rows.questions`` (engine.data.formats.Question) with the rewards of ``rows.verifier``."""
+    questions = _that_fit(policy, rows.questions, stage)
+    dataset = Dataset.from_list([{"prompt": list(row.prompt), "answer": row.answer} for row in questions])
+    policy.freeze_start()
+    trainer = kind(
+        model=policy.model,
+        reward_funcs=[_never_called],
+        args=GRPOConfig(**training_arguments(stage, policy, link.folder()), **grpo_arguments(stage, policy)),
+        train_dataset=dataset,
+        processing_class=policy.tokenizer,
+    )
+    trainer.verifier = rows.verifier
+    trainer.group_size = stage.group_size
+    trainer.prepare(stage)
+    trainer.train_linked(link, policy)
+
+
+def _that_fit(policy: TorchPolicy, questions: Any, stage: Any) -> list[Any]:
+    """Those whose prompt leaves room for a whole completion within ``max_length``. Raises InputError if none does."""
+    room = stage.max_length - stage.max_new_tokens
+    kept = [row for row in questions if len(encode_prompt(policy.tokenizer, list(row.prompt))) <= room]
+    if len(kept) < len(questions):
+        print(f"{len(questions) - len(kept)} of {len(questions)} prompts have more than {room} tokens and are left out")
+    if not kept:
+        found = f"{len(questions)} prompts, none within {room} tokens (max_length less max_new_tokens)"
+        accepted = "prompts that fit; raise max_length or lower max_new_tokens"
+        raise InputError([Problem(str(stage.data.source), None, "max_length", found, accepted)])
+    return kept
+
+
+def _never_called(**_columns: Any) -> list[float]:
+    """TRL wants a reward function by name; ``_calculate_rewards`` asks the verifier itself."""
+    raise AssertionError("rewards are calculated by the verifier")
+
+
+def train(policy: TorchPolicy, rows: Any, stage: Any, link: TrainingLink) -> None:
+    train_group(LinkedGRPOTrainer, policy, rows, stage, link)

@@ -1,0 +1,85 @@
+"""What acts on a loaded model without being in its weights: the lineage's edits and vectors, and those being tried."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.backends.interface import Which
+from engine.backends.pytorch.edits import EditSet, load_edits
+from engine.backends.pytorch.vectors import VectorSet, load_vector
+from engine.models.lineage import Lineage
+from recipes.errors import InputError, Problem
+
+
+class Interventions:
+    """``lineage``: what the stage was given, part of its start. ``stage``: what it adds, part of the policy alone."""
+
+    def __init__(self) -> None:
+        self.lineage: list[EditSet | VectorSet] = []
+        self.stage: list[EditSet | VectorSet] = []
+
+    @property
+    def all(self) -> list[EditSet | VectorSet]:
+        return [*self.lineage, *self.stage]
+
+    @property
+    def vectors(self) -> list[VectorSet]:
+        return [one for one in self.all if isinstance(one, VectorSet)]
+
+    def replace(self, *stage: EditSet | VectorSet) -> None:
+        """Take the stage's own away and put these (already hooked on) in their place."""
+        for one in self.stage:
+            if one not in stage:
+                one.detach()
+        self.stage = list(stage)
+
+    @contextlib.contextmanager
+    def of(self, which: Which) -> Iterator[None]:
+        """Only what belongs to those weights acts; the base is the base."""
+        wanted = {"policy": self.all, "start": self.lineage, "base": []}[which]
+        before = [one.active for one in self.all]
+        for one in self.all:
+            one.active = one in wanted and one.active
+        try:
+            yield
+        finally:
+            for one, active in zip(self.all, before, strict=True):
+                one.active = active
+
+    @contextlib.contextmanager
+    def batch(self, starts: torch.Tensor | None = None) -> Iterator[None]:
+        """Around one batch: generation, or teacher forcing with each row's first steered position (B,)."""
+        with contextlib.ExitStack() as stack:
+            for one in self.vectors:
+                stack.enter_context(one.fresh())
+                if starts is not None:
+                    stack.enter_context(one.completions_from(starts))
+            yield
+
+
+def attach(model: Any, lineage: Lineage, run_folder: Path) -> Interventions:
+    """Hook the lineage's edits and vectors onto a model. Raises InputError if a file is not what the lineage says."""
+    interventions = Interventions()
+    for entry in lineage.edits:
+        edits = load_edits(_verified(entry, run_folder))
+        interventions.lineage.append(EditSet(model, edits, entry["strength"]))
+    if lineage.vectors:
+        vectors = [load_vector(_verified(entry, run_folder), entry["strength"]) for entry in lineage.vectors]
+        interventions.lineage.append(VectorSet(model, vectors))
+    return interventions
+
+
+def _verified(entry: dict[str, Any], run_folder: Path) -> Path:
+    path = run_folder / entry["path"]
+    accepted = f"the file that the lineage names (sha256 {entry['sha256'][:16]}…)"
+    if not path.is_file():
+        raise InputError([Problem(str(path), None, None, "no such file", accepted)])
+    if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        raise InputError([Problem(str(path), None, None, "a file that has changed", accepted)])
+    return path

@@ -1,0 +1,139 @@
+"""GRPO and RLVR on PyTorch: advantages are the papers', and a resume is the uninterrupted run in every combination."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from engine.backends.pytorch.grpo import advantage_variance
+from engine.backends.pytorch.rlvr import process_advantages, token_at, token_ends
+from engine.verify.interface import StepVerdict, Verdict
+from tests.backends.test_training import adapter_weights, same
+
+
+class Vowels:
+    """A reward that an untrained model gets in part: the share of vowels, step by step."""
+
+    name = "vowels"
+
+    def verify(self, prompts, completions, answers):
+        shares = [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in completions]
+        return [Verdict(share, {"vowels": share}) for share in shares]
+
+    def steps(self, prompts, completions, answers):
+        return [
+            [StepVerdict(end, text[end - 1] in "aeiou") for end in range(4, len(text) + 1, 4)] for text in completions
+        ]
+
+    def required(self, prompt, answer):
+        return None
+
+    def close(self):
+        pass
+
+
+def questions(n):
+    return [
+        SimpleNamespace(prompt=[{"role": "user", "content": f"Start with {i}. Add 1."}], answer=str(i + 1))
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def group_stage(stage):
+    def make(**changes):
+        values = {
+            "batch_size": 8, "group_size": 4, "max_new_tokens": 12, "temperature": 1.0, "kl_weight": 0.0, "clip": 0.2,
+            "num_iterations": 1, "steps_per_generation": None, "loss": "dapo", "process_weight": 0.5,
+            "outcome_weight": 1.0,
+        }  # fmt: skip
+        return stage(**(values | changes))
+
+    return make
+
+
+def trained(backend, lineage, settings, tmp_path, method, stage, link, rows):
+    policy = backend.load(lineage, tmp_path, settings())
+    backend.train(method, policy, SimpleNamespace(questions=questions(rows), verifier=Vowels()), stage, link)
+    return policy
+
+
+@pytest.mark.parametrize("method", ["grpo", "rlvr"])
+@pytest.mark.parametrize(
+    "changes, rows, at",
+    [
+        ({}, 40, 5),
+        ({}, 6, 5),  # the second and later epochs
+        ({"num_iterations": 2}, 40, 5),  # between two trainings on one generation
+        ({"num_iterations": 2}, 6, 7),
+        ({"steps_per_generation": 2}, 40, 5),  # between two parts of one generation
+        ({"steps_per_generation": 2, "num_iterations": 2}, 8, 6),
+        ({"accumulation": 2}, 40, 5),
+        ({"accumulation": 2, "steps_per_generation": 4, "num_iterations": 2}, 16, 3),
+        ({"kl_weight": 0.1}, 40, 5),
+    ],
+)
+def test_a_resumed_run_is_bit_identical(
+    method, changes, rows, at, backend, lineage, settings, group_stage, link_type, tmp_path
+):
+    stage = group_stage(**changes)
+    first = link_type(tmp_path / "whole", every=at)
+    whole = trained(backend, lineage, settings, tmp_path, method, stage, first, rows)
+    second = link_type(tmp_path / "resumed", every=at, resume=(tmp_path / "whole" / f"step-{at}", at))
+    again = trained(backend, lineage, settings, tmp_path, method, stage, second, rows)
+    assert same(adapter_weights(whole), adapter_weights(again))
+    assert second.losses() == {step: loss for step, loss in first.losses().items() if step > at}
+    assert [values.get("reward") for _, values in second.steps] == [
+        values.get("reward") for _, values in first.steps[at:]
+    ]
+
+
+def test_the_reward_rises(backend, lineage, settings, group_stage, link_type, tmp_path):
+    link = link_type(tmp_path / "run")
+    stage = group_stage(steps=30, batch_size=32, group_size=8, learning_rate=5e-3, max_new_tokens=8)
+    trained(backend, lineage, settings, tmp_path, "grpo", stage, link, 40)
+    rewards = [values["reward"] for _, values in link.steps]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.05
+    assert link.steps[0][1]["kl"] == pytest.approx(0, abs=1e-6) and link.steps[20][1]["kl"] > 1e-4
+    assert link.steps[0][1]["reward_vowels"] == pytest.approx(link.steps[0][1]["reward"])
+    assert {"silent_groups", "clipped", "advantage_variance", "completion_length"} <= link.steps[0][1].keys()
+    assert link.samples and set(link.samples[0][3]) == {"reward", "vowels"}
+
+
+def test_advantage_variance_is_the_share_of_groups_that_disagree():
+    rewards = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.4, 0.6, 0.8])
+    assert advantage_variance(rewards, 4) == pytest.approx(2 / 3)
+
+
+def test_process_advantages_are_deepseekmaths():
+    """Two completions in a group with step rewards (1, 0) and (1): mean 2/3, deviation sqrt(2)/3."""
+    advantages = process_advantages([[(1, 1.0), (3, 0.0)], [(2, 1.0)]], 2, 5)
+    up, down = (1 / 3) / (2**0.5 / 3), (-2 / 3) / (2**0.5 / 3)
+    expected = [[up + down, up + down, down, down, 0.0], [up, up, up, 0.0, 0.0]]
+    assert torch.allclose(advantages, torch.tensor(expected, dtype=torch.float64))
+    assert not process_advantages([[(1, 1.0)], [(2, 1.0)], [], []], 2, 5).any()  # alike, and none
+
+
+def test_a_step_ends_at_its_token(backend, lineage, settings, tmp_path):
+    tokenizer = backend.load(lineage, tmp_path, settings()).tokenizer
+    for text in ("14 - 4 = 10; 10 * 2 = 20; answer 20.", "héllo wörld; ✓ 3 = 3"):
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ends = token_ends(tokenizer, tokens, text)
+        assert ends[-1] == len(text) and ends == sorted(ends)
+        for character in (1, len(text) // 2, len(text)):
+            place = token_at(ends, character)
+            assert ends[place] >= character and (place == 0 or ends[place - 1] < character)
+
+
+def test_prompts_that_leave_no_room_are_left_out(backend, lineage, settings, group_stage, link_type, tmp_path, capsys):
+    from recipes.errors import InputError
+
+    policy = backend.load(lineage, tmp_path, settings())
+    rows = SimpleNamespace(questions=questions(12), verifier=Vowels())
+    rows.questions[0].prompt[0]["content"] *= 20
+    backend.train("grpo", policy, rows, group_stage(steps=1), link_type(tmp_path / "run"))
+    assert "1 of 12 prompts have more than 84 tokens" in capsys.readouterr().out
+    with pytest.raises(InputError, match="max_length"):
+        backend.train("grpo", policy, rows, group_stage(steps=1, max_length=13), link_type(tmp_path / "none"))

@@ -1,0 +1,78 @@
+"""Verifiers: mathematics for a step of 64 completions, and code calls a second."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from engine.verify.interface import Verifier
+from engine.verify.registry import open_verifier
+from engine.verify.sandbox.jails import find_jail
+
+COMPLETIONS = 64
+ROUNDS = 7
+LAB_STEP = 0.9
+"""Seconds of a GRPO step on the lab model, the shortest there is (100 steps took 89 s)."""
+WANTED_SHARE, WANTED_CALLS = 0.05, 60
+
+
+def times(verifier: Verifier, completions: list[list[str]], answers: list[str]) -> tuple[list[float], float]:
+    """Seconds of each round, and CPU milliseconds of one completion with all processes, which a busy machine changes
+    least. The rounds' completions differ, so that nothing is remembered."""
+    verifier.verify([""] * 4, completions[0][:4], answers[:4])  # the workers start
+    found = []
+    used = _cpu()
+    for one in completions:
+        began = time.perf_counter()
+        verdicts = verifier.verify([""] * len(one), one, answers)
+        found.append(time.perf_counter() - began)
+        assert all(verdict.reward == 1.0 for verdict in verdicts), verdicts
+    return found, 1000 * (_cpu() - used) / sum(map(len, completions))
+
+
+def _cpu() -> float:
+    """CPU seconds of this process, its children, and those that they have waited for."""
+    own = psutil.Process()
+    total = sum(own.cpu_times()[:2])
+    for child in own.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(child.cpu_times()[:4])
+    return total
+
+
+def words(seconds: list[float], unit: float, name: str) -> str:
+    scaled = sorted(unit * one for one in seconds)
+    return f"{statistics.median(scaled):.1f} {name} (min {scaled[0]:.1f}, max {scaled[-1]:.1f}, n {len(scaled)})"
+
+
+def rows() -> list[str]:
+    found = []
+    limit = f"< {1000 * WANTED_SHARE * LAB_STEP:.0f} ms ({WANTED_SHARE:.0%} of a lab GRPO step)"
+    answers = [str(i) for i in range(COMPLETIONS)]
+    forms = {"number": "The sum of {r} numbers is {a}.", "math": "Of {r} the result is \\boxed{{\\frac{{{b}}}{{2}}}}."}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, form in forms.items():
+            rounds = [[form.format(r=r, a=i, b=2 * i) for i in range(COMPLETIONS)] for r in range(ROUNDS)]
+            verifier = open_verifier({"kind": kind}, Path(folder))
+            seconds, cpu = times(verifier, rounds, answers)
+            verifier.close()
+            measured = f"{words(seconds, 1000, 'ms')}, {cpu:.2f} ms CPU each"
+            found.append(f"| {kind} verifier, {COMPLETIONS} completions | {measured} | {limit} |")
+        jail, reason = find_jail()
+        if jail is None:
+            return [*found, f"| code verifier | no sandbox: {reason} | ≥ {WANTED_CALLS}/s |"]
+        tests = json.dumps({"tests": [{"input": [i], "output": i * i} for i in range(5)], "entry": "square"})
+        source = "```python\n# {r} {i}\ndef square(x):\n    return x * x\n```"
+        rounds = [[source.format(r=r, i=i) for i in range(COMPLETIONS)] for r in range(ROUNDS)]
+        verifier = open_verifier({"kind": "code"}, Path(folder))
+        seconds, cpu = times(verifier, rounds, [tests] * COMPLETIONS)
+        rates = [COMPLETIONS / one for one in seconds]
+        verifier.close()
+        name = f"code verifier ({jail.name}), calls a second, 5 tests each"
+        return [*found, f"| {name} | {words(rates, 1, '/s')}, {cpu:.2f} ms CPU each | ≥ {WANTED_CALLS}/s |"]

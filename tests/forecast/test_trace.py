@@ -1,0 +1,200 @@
+"""The trace against the real training step: the stage's own code on real tensors, counted by the same meter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from engine.backends import open_backend
+from engine.backends.interface import LoadSettings
+from engine.backends.pytorch.meter import CUBLAS_WORKSPACE_ELSEWHERE, Meter
+from engine.backends.pytorch.stand_ins import cuda_kernels
+from engine.forecast import forecast
+from engine.forecast.allocator import MIB, CachingAllocator
+from engine.forecast.model import find_model
+from engine.forecast.settings import read_settings
+from engine.forecast.trace import Trace
+from engine.models.lineage import Base, Lineage
+from recipes.resources import resolve_model
+from tests.bench.bench_forecast import measured_rows
+
+LENGTH, BATCH, RANK = 384, 2, 8
+TINY = {
+    "llama": {},
+    "qwen2": {"num_key_value_heads": 1},
+    "gemma3_text": {"head_dim": 32, "sliding_window": 512, "query_pre_attn_scalar": 32},
+    "mistral": {"sliding_window": None},
+    "qwen3": {"vocab_size": 131_072, "head_dim": 32},
+}
+"""Architecture -> what differs from the common tiny shape; the last has the vocabulary of the big ones."""
+
+
+def tiny_model(architecture: str, folder: Path) -> Path:
+    """Random weights of a tiny shape beside the lab model's tokenizer."""
+    lab = resolve_model("lab-nano", folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        shutil.copy(lab / name, folder)
+    shape = {
+        "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 1024, "max_position_embeddings": 512, "tie_word_embeddings": True,
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    config = AutoConfig.for_model(architecture, **{**shape, **TINY[architecture]})
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+class Link:
+    """A TrainingLink that neither evaluates nor saves."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def folder(self):
+        return self._folder
+
+    def resume_from(self):
+        return None
+
+    def step(self, step, total, values):
+        pass
+
+    def after_step(self, step, total):
+        pass
+
+    def wants_checkpoint(self, step, total):
+        return False
+
+    def stop_requested(self):
+        return False
+
+
+def really_allocated(method: str, folder: Path, run: Path, training: str, checkpointing: bool) -> float:
+    """Peak MiB that the stage's own trainer requests over three steps on rows of full length."""
+    settings = LoadSettings(
+        quantization="none", dtype="fp32", training=training, rank=RANK, alpha=16.0, dropout=0.0, targets="all-linear",
+        gradient_checkpointing=checkpointing, seed=0, needs_reference=method != "sft",
+    )  # fmt: skip
+    lineage = Lineage(Base(id="tiny", path=str(folder), revision=None, files={}), None, [], [], None)
+    stage = SimpleNamespace(
+        steps=3, batch_size=BATCH, accumulation=1, learning_rate=1e-3, schedule="linear", warmup=0.0, weight_decay=0.0,
+        max_grad_norm=1.0, optimizer="adamw", gradient_checkpointing=checkpointing, max_length=LENGTH, beta=0.1,
+        sft_weight=0.0, odds_weight=0.1,
+    )  # fmt: skip
+    long = "Tarn " * 400
+    rows = {
+        "sft": [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": long}] for _ in range(16)],
+        "dpo": [
+            SimpleNamespace(prompt=[{"role": "user", "content": "Hi"}], chosen=long, rejected=long + "!")
+            for _ in range(16)
+        ],
+    }["sft" if method == "sft" else "dpo"]
+    backend = open_backend("pytorch")
+    policy = backend.load(lineage, run, settings)
+    allocator = CachingAllocator()
+    meter = Meter(allocator, 75)
+    models = [policy.model] + ([policy.reference] if policy.reference is not None else [])
+    for model in models:
+        for tensor in (*model.parameters(), *model.buffers()):
+            meter.track(tensor)
+    with cuda_kernels(75), _foreach(), meter:
+        backend.train(method, policy, rows, stage, Link(run))
+    return (allocator.peak_allocated - CUBLAS_WORKSPACE_ELSEWHERE) / MIB
+
+
+def _foreach():
+    """Optimizers work on lists of tensors, as they do on CUDA."""
+    real = torch.optim.AdamW.__init__
+
+    def made(self, *args, **kwargs):
+        real(self, *args, **{**kwargs, "foreach": True})
+
+    return mock.patch.object(torch.optim.AdamW, "__init__", made)
+
+
+def traced(method: str, folder: Path, training: str, checkpointing: bool) -> float:
+    run = {
+        "method": method, "loop": "stage", "training": training, "dtype": "fp32", "lora_rank": RANK, "batch_size": BATCH,
+        "length": LENGTH, "gradient_checkpointing": checkpointing, "autocast": False,
+    }  # fmt: skip
+    found = Trace(find_model(str(folder)), read_settings(run), 75).result()
+    assert "error" not in found, found
+    return found["allocated_mib"] - 2 * CUBLAS_WORKSPACE_ELSEWHERE / MIB
+
+
+CASES = [
+    ("sft", "llama", "lora", False), ("sft", "qwen3", "lora", True), ("sft", "gemma3_text", "full", False),
+    ("dpo", "mistral", "lora", True), ("dpo", "qwen2", "full", False), ("dpo", "qwen3", "lora", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method,architecture,training,checkpointing", CASES)
+def test_the_traced_peak_is_the_real_steps(method, architecture, training, checkpointing, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny_model(architecture, folder)
+    real = really_allocated(method, folder, tmp_path, training, checkpointing)
+    assert traced(method, folder, training, checkpointing) == pytest.approx(real, rel=0.02)
+
+
+@pytest.mark.parametrize("training", ["lora", "full"])
+def test_orpo_needs_no_more_than_dpo_where_the_vocabulary_is_large(training, tmp_path):
+    """At 131 072 words, where unfused logits would be most of it; gauges, with their reference forward, included."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny_model("qwen3", folder)
+    orpo, dpo = (really_allocated(method, folder, tmp_path, training, False) for method in ("orpo", "dpo"))
+    assert orpo <= dpo
+
+
+def test_the_trace_meets_measured_rows():
+    """One row of each kind on the smallest model; the benchmark has all of them."""
+    kinds = {}
+    for row in measured_rows():
+        if "135M" in row["model_id"] and row["run"]["seq_len"] == 512:
+            kinds[(row["run"]["attn_impl"], row["run"]["quantization"])] = row
+    assert len(kinds) == 4
+    for row in kinds.values():
+        found = forecast({"model": row["model_id"], "run": row["run"], "tier": "trace"})["memory"]
+        measured = row["measured_mib"]
+        assert found["tier"] == "trace"
+        assert found["allocated_mib"] == pytest.approx(measured["peak_allocated_mib"], rel=0.02)
+        assert found["low_mib"] <= measured["process_mib"] <= found["high_mib"] <= 1.2 * found["low_mib"]
+
+
+def test_a_trace_is_kept_by_its_content_and_can_be_cancelled(home):
+    model, settings = find_model("lab-nano"), read_settings({"loop": "stage", "length": 64})
+    first = Trace(model, settings, 80)
+    assert first.known() is None
+    first.start()
+    first.cancel()
+    assert first.done() and first.known() is None
+    found = Trace(model, settings, 80).result()
+    began = time.perf_counter()
+    assert Trace(model, settings, 80).result() == found and time.perf_counter() - began < 1.0
+    assert len(list((home / "forecasts").glob("*.json"))) == 1
+    other = Trace(model, read_settings({"loop": "stage", "length": 65}), 80)
+    assert other.known() is None
+
+
+def test_an_architecture_that_cannot_be_traced_is_priced_by_arithmetic():
+    config = {
+        "model_type": "zebra",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 100,
+    }
+    told = forecast({"model": config, "hardware": "t4", "tier": "trace"})
+    assert told["memory"]["tier"] == "arithmetic"
+    assert any("not traced" in note for note in told["notes"])
+    json.dumps(told)
