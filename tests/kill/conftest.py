@@ -15,7 +15,7 @@ import pytest
 
 from engine.runs.directory import RunDirectory, status
 from engine.runs.identity import Identity
-from engine.runs.lock import read_holder
+from engine.runs.lock import held, read_holder
 
 RECIPE = """\
 name: short
@@ -69,6 +69,13 @@ class Real:
     def resume(self) -> None:
         done = self.command("resume", self.run.id, "--detach")
         assert done.returncode == 0, done.stderr
+
+    def resume_once_dead(self) -> None:
+        """After the supervisor was killed: wait until it and its stages are gone (a kill takes a moment), then carry on."""
+        self.wait(lambda state: not self.stages(), 20)  # an orphaned stage ends by itself
+        self.wait(lambda state: not held(self.run.lock), 20)
+        if self.status() == "interrupted":
+            self.resume()
 
     def status(self) -> str:
         return status(self.run, self.run.state())

@@ -39,9 +39,7 @@ def kill_once(real: Real, draw: random.Random, stage: int, victim: str) -> None:
     watcher.kill()
     watcher.wait()
     if victim in ("supervisor", "all") and holder:
-        real.wait(lambda state: not real.stages(), 20)  # an orphaned stage ends by itself
-        if real.status() == "interrupted":
-            real.resume()
+        real.resume_once_dead()
 
 
 def torture(real: Real, seed: int, kills: int, stages: int = 2) -> None:

@@ -68,9 +68,7 @@ def kill(real: Real, draw: random.Random, whom: str) -> None:
         except ProcessLookupError:
             continue
     if whom == "all" and holder:
-        real.wait(lambda state: not real.stages(), 20)
-        if real.status() == "interrupted":
-            real.resume()
+        real.resume_once_dead()
 
 
 def outcome(real: Real, method: str) -> dict[str, object]:
