@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A file's tests stay in one process: they share runs. The long files come first (tests/conftest.py).
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test soak lint bench clean
 
@@ -10,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/finetune-tui demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not soak"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not soak" $(PARALLEL)
 
 soak: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m soak

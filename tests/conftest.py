@@ -11,6 +11,13 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 
+LONG = ("tests/kill/", "tests/forecast/test_trace", "tests/runs/test_out_of_memory", "tests/backends/", "tests/lab/")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left with one of them while the others are done."""
+    items.sort(key=lambda item: next((n for n, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG)))
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
