@@ -58,11 +58,19 @@ def curve(arm: Arm, seed: int, folder: Path) -> list[Point]:
         )  # fmt: skip
         run = _finished(home)
         if run is None:
-            raise SystemExit(f"{arm.name}, seed {seed}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            raise SystemExit(
+                f"{arm.name}, seed {seed}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            )
     folder = next((run.path / "stages").iterdir()) / "evaluations"
     points = []
     for path in sorted([folder / "before.json", *folder.glob("step-*.json"), folder / "after.json"]):
-        step = 0 if path.stem == "before" else int(path.stem[5:]) if path.stem != "after" else run.state().stages[0].steps_total
+        step = (
+            0
+            if path.stem == "before"
+            else int(path.stem[5:])
+            if path.stem != "after"
+            else run.state().stages[0].steps_total
+        )
         points.append(Point(step, {one["name"]: one["value"] for one in json.loads(path.read_text())}))
     return sorted(points, key=lambda point: point.step)
 
@@ -134,7 +142,13 @@ def _missing_last(value: float | None) -> float:
 
 def rlvr_study(folder: Path, seeds: int) -> None:
     """Both take the library's RLVR recipe; GRPO has the answer's reward alone, from the same verifier."""
-    steps = ("steps=150", "evaluation.every=50", "evaluation.prompts=500", "evaluation.suite_n=1", "evaluation.samples=0")
+    steps = (
+        "steps=150",
+        "evaluation.every=50",
+        "evaluation.prompts=500",
+        "evaluation.suite_n=1",
+        "evaluation.samples=0",
+    )
     same = (*steps, "process_weight=0.5", "outcome_weight=1.0")
     outcome = (*steps, "process_weight=0", "outcome_weight=1.0")
     arms = (Arm("grpo", "rlvr", outcome), Arm("rlvr", "rlvr", same))
