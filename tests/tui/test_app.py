@@ -13,6 +13,7 @@ from engine.runs.events import AlertEvent, ExitEvent, RunEvent, StageEvent, deco
 from engine.runs.lock import Lock
 from tests.tui.recording import RECORDED, RUN_ID, in_the_middle, recorded_run
 from tui.app import FinetuneApp
+from tui.view.conditions import Surroundings
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 
@@ -29,6 +30,7 @@ def still(monkeypatch):
     monkeypatch.setattr("tui.words.unicode_terminal", lambda: True)
     monkeypatch.setattr("tui.app.unicode_terminal", lambda: True)
     monkeypatch.setattr("engine.hardware.card.machine_line", lambda: "a machine of the tests")
+    monkeypatch.setattr("tui.follow.look_around", Surroundings)
 
 
 def clock_at(monkeypatch, run):
@@ -163,7 +165,7 @@ def test_keys_open_tabs_stages_help_and_go_back(monkeypatch):
     clock_at(monkeypatch, run)
     text, _ = drive(
         RUN_ID, (100, 30),
-        ("2", "Describe the cave"), ("4", "gate"), ("left_square_bracket", "SFT has no reward"),
+        ("2", "step 100"), ("4", "gate"), ("left_square_bracket", "SFT has no reward"),
         ("right_square_bracket", "margin"), ("question_mark", "WORDS"), ("escape", "tok/s"), ("escape", "sft → dpo"),
         ("enter", "tok/s"),
     )  # fmt: skip
