@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import re
 import shlex
 import socket
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 from recipes.errors import InputError, Problem
@@ -17,9 +17,13 @@ HOST = "localhost"
 
 def serve(options: argparse.Namespace) -> int:
     """Serve until Ctrl+C. Only this machine can connect; through ``ssh -L`` from another."""
-    if find_spec("textual_serve") is None:
+    try:
+        import textual_serve  # noqa: F401
+    except ImportError:
         command = f"{sys.executable} -m pip install 'finetune-tui[web]'"
-        raise InputError([Problem("--web", None, None, "no textual-serve on this machine", f"it, by `{command}`")])
+        raise InputError(
+            [Problem("--web", None, None, "no textual-serve on this machine", f"it, by `{command}`")]
+        ) from None
     _server(_free_port(options.port)).serve()
     return 0
 
@@ -38,12 +42,22 @@ def _server(port: int) -> Any:
             response.text = re.sub(r"<link[^>]*googleapis[^>]*>", "", response.text)
         return response
 
+    async def announce() -> None:
+        """Once it can be connected to."""
+        while True:
+            try:
+                (await asyncio.open_connection(HOST, port))[1].close()
+                break
+            except OSError:
+                await asyncio.sleep(0.05)
+        print(f"{own[0]} is the app, for this machine alone; Ctrl+C ends it, runs go on", flush=True)
+
     class Local(Server):
         def initialize_logging(self) -> None:
             """Its lines on every request are nobody's news."""
 
         async def on_startup(self, app: web.Application) -> None:
-            print(f"{own[0]} is the app, for this machine alone; Ctrl+C ends it, runs go on", flush=True)
+            asyncio.get_running_loop().create_task(announce())
 
         async def _make_app(self) -> web.Application:
             app = await super()._make_app()
