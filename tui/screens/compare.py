@@ -140,6 +140,7 @@ class Compare(Screen[None]):
 
     def _table(self, name: str, rows: list[tuple[str, list[tuple[str, str]]]], empty: str, width: int) -> None:
         plain = self.app.ascii_only  # type: ignore[attr-defined]
+        rows = [(ascii_words(field) if plain else field, cells) for field, cells in rows]
         if not rows:
             self.query_one(f"#{name}-text", Static).update(Content.styled(empty, "dim"))
             return

@@ -14,7 +14,7 @@ from textual.widgets import Footer, RichLog, Static, TabbedContent, TabPane
 
 from engine.runs.directory import RunDirectory
 from tui.follow import Follower, Update
-from tui.screens.zoom import Zoomed
+from tui.screens.zoom import Zoomed, ZoomedPicture
 from tui.view.answers import earlier_choices
 from tui.view.gauges import Look
 from tui.view.run_view import RunView, resumable
@@ -33,6 +33,7 @@ HELP = """\
 KEYS
   p  r  s      pause, resume, stop (asks)
   z            one chart over the whole screen: every gauge, zoom, scroll, follow
+               (on the picture's tab: the picture)
   l            logarithmic scale       m   how much the charts are smoothed
   1 2 3 4 5 6  gates, samples, alerts, log, forecast, picture
   e            beside the newest samples, another earlier answer
@@ -144,7 +145,7 @@ class Monitor(Screen[None]):
         before, view = self._view, update.view
         self._view = view
         zoomed = self.app.screen
-        if isinstance(zoomed, Zoomed):
+        if isinstance(zoomed, Zoomed | ZoomedPicture):
             zoomed.show(view)
         style = "$text-warning" if view.gate_failed else STATUS_STYLES.get(view.status, "")
         self._put(
@@ -247,7 +248,9 @@ class Monitor(Screen[None]):
         self._set_look(replace(self._look, stage=min(last, max(0, now + by))))
 
     def action_zoom(self) -> None:
-        if self._view is not None and self._view.charts:
+        if self._view is not None and self.query_one("#tabs", TabbedContent).active == "picture":
+            self.app.push_screen(ZoomedPicture(self._view))
+        elif self._view is not None and self._view.charts:
             self._set_look(Look(self._look.stage, self._view.charts[0].key))
             self.app.push_screen(Zoomed(self._run_directory, self._view, self._set_look, self._style), self._unzoomed)
 

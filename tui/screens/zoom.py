@@ -16,6 +16,7 @@ from engine.runs.directory import RunDirectory
 from tui.view.gauges import Look, Zoom
 from tui.view.run_view import RunView
 from tui.widgets.chart import Chart, ChartStyle
+from tui.widgets.stage_picture import StagePicture
 from tui.words import ascii_words
 
 NARROWEST = 10
@@ -31,6 +32,16 @@ KEYS
   The dots are the raw values, the line their exponential moving average, debiased
   as in Adam. A dotted line across is the target. A gap with ! above is a value that
   was not a number.
+"""
+PICTURE_HELP = """\
+KEYS
+  Esc z        back to the run
+
+  Calibration: each point is a fifteenth of the held-out answers, accuracy over stated
+  confidence. On the diagonal the model's word can be trusted; below it, it is too sure.
+  Abliteration: each point is a trial of the search, refusals over KL on the search
+  prompts. The front is what no other trial beats in both; the pick is the lowest KL
+  among those that hardly refuse, unless the recipe names another.
 """
 
 
@@ -165,3 +176,34 @@ class Zoomed(Screen[ChartStyle]):
 
     def action_back(self) -> None:
         self.dismiss(self._style)
+
+
+class ZoomedPicture(Screen[None]):
+    """The picture of a stage over the whole screen."""
+
+    HELP = PICTURE_HELP
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,z", "back", "run")]
+
+    def __init__(self, view: RunView) -> None:
+        super().__init__()
+        self._view = view
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="zoom-title", markup=False)
+        yield StagePicture(self.app.ascii_only, id="zoomed")  # type: ignore[attr-defined]
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self.show(self._view)
+
+    def show(self, view: RunView) -> None:
+        self._view = view
+        if self.query(StagePicture):
+            self.query_one(StagePicture).show(view.pictures)
+            stage = view.rail[view.shown] if view.shown is not None else None
+            self.query_one("#zoom-title", Static).update(
+                Content.assemble((f"{stage.index + 1} {stage.method}  " if stage else "", "bold"), view.headline)
+            )
+
+    def action_back(self) -> None:
+        self.dismiss(None)

@@ -119,6 +119,8 @@ def targets_of(state: RunState, stage: StageState | None) -> dict[str, Limits]:
 def title_of(state: RunState, stage: StageState | None, key: str) -> str:
     if key == "reward" and stage is not None and str(limits_of(state, stage, "preference_gap")):
         return "margin"
+    if key == "reward" and stage is not None and "refusal_rate" in stage.series:
+        return "comply"  # the share that a trial complied with
     return TITLES.get(key, key.replace("_", " "))
 
 
@@ -128,6 +130,8 @@ def title_of(state: RunState, stage: StageState | None, key: str) -> str:
 def gauges_of(state: RunState, stage: StageState | None) -> list[Gauge]:
     targets = targets_of(state, stage)
     absent = {"reward": "SFT has no reward" if stage is not None and stage.method == "sft" else ""}
+    if stage is not None and stage.series and "loss" not in stage.series:
+        absent["loss"] = "a search has no loss"
     return [
         _gauge(stage, key, title_of(state, stage, key), targets[key], absent.get(key, ""))
         for key in ("loss", "kl", "reward")

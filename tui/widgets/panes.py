@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from textual.content import Content
 
@@ -149,34 +149,43 @@ def _plain(text: str, plain: bool) -> str:
 
 
 def forecast_pane(planned: Sequence[Planned], width: int, plain: bool) -> Content:
-    """A line for memory and one for time of every stage."""
+    """A line for memory and one for time of every stage; on a narrow screen its name above them."""
+    wide = width >= SIDE_BY_SIDE
+    names = max((len(f"{stage.index + 1} {stage.method}") for stage in planned), default=0) + 2
     lines = []
     for stage in planned:
         name = f"{stage.index + 1} {stage.method}"
-        time = stage.seconds
-        expected = f", {duration(stage.expected)} in all" if stage.expected is not None else ""
-        actual = "" if time.actual is None else f"{duration(time.actual)}{' so far' if expected else ''}{expected}"
+        if not wide:
+            lines.append(Content.styled(name, "bold"))
+        first, second = (f"{name:<{names}}", " " * names) if wide else ("  ", "  ")
+        memory, time = stage.memory, stage.seconds
+        said = _range(memory, lambda value: f"{value:,.0f}", " MiB")
+        actual = "–" if memory.actual is None else f"{memory.actual:,.0f} MiB"
+        lines.append(_line(first, "memory", said, actual, memory, "", wide))
+        actual = "–" if time.actual is None else duration(time.actual)
+        if stage.expected is not None:
+            actual += f" of {duration(stage.expected)}"
         judged = Band(time.low, time.high, stage.expected) if stage.expected is not None else time
-        lines.append(_line(name, "memory", stage.memory, _mib, _mib(stage.memory.actual), stage.memory, ""))
         about = ", ".join(part for part in (stage.basis, stage.note) if part)
-        lines.append(_line("", "time", time, duration, actual, judged, about))
+        lines.append(_line(second, "time", _range(time, duration, ""), actual, judged, about, wide))
     if not any(stage.memory.low is not None or stage.seconds.low is not None for stage in planned):
-        lines.append(Content.styled("no forecast in this run's log yet: a stage writes it when it begins", "dim"))
+        lines.append(Content.styled("no forecast in this run's log: a stage writes it when it begins", "dim"))
     lines = [line.truncate(width, ellipsis=True) for line in lines]
     text = Content("\n").join(lines)
     return Content(ascii_words(text.plain)) if plain else text
 
 
-def _mib(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f} MiB"
+def _range(band: Band, words: Callable[[float], str], unit: str) -> str:
+    if band.low is None or band.high is None:
+        return "–"
+    return f"{words(band.low)} to {words(band.high)}{unit}"
 
 
-def _line(name: str, what: str, band: Band, words: object, actual: str, judged: Band, about: str) -> Content:
-    assert callable(words)
-    forecast = f"{words(band.low)} to {words(band.high)}" if band.low is not None and band.high is not None else "–"
+def _line(name: str, what: str, forecast: str, actual: str, judged: Band, about: str, wide: bool) -> Content:
     word = judged.word
     style = "$text-success" if word == "as forecast" else "$text-warning" if word.endswith("over") else "dim"
+    first, second = (22, 25) if wide else (20, 0)
     return Content.assemble(
-        (f"{name:<16} ", "bold"), (f"{what:<7}", "dim"), f"{forecast:<26} ", (f"{actual or '–':<24} ", "bold"),
-        (f"{word} ", style), (about, "dim"),
+        (name, "bold"), (f"{what:<8}", "dim"), f"{forecast:<{first}} ", (f"{actual:<{second}} ", "bold"),
+        (f"{word}  ", style), (about, "dim"),
     )  # fmt: skip

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from tui.view.canvas import Row
 from tui.view.pictures import Pictures, draw_front, draw_reliability
 from tui.widgets.picture import Picture
 from tui.words import ascii_words
 
 WIDEST = 100
+LEAST = 9
+"""Rows below which a picture shows nothing."""
 
 
 class StagePicture(Picture):
@@ -42,4 +46,8 @@ class StagePicture(Picture):
             words, rows = front.words, draw_front(front, width, max(0, height - 2), self.ascii_only)
         else:
             return []
-        return [[(ascii_words(words) if self.ascii_only else words, "title")], *rows, legend]
+        words = ascii_words(words) if self.ascii_only else words
+        if height < LEAST:
+            wrapped: list[Row] = [[(line, "title")] for line in textwrap.wrap(words, width)]
+            return [*wrapped, [("z: the picture over the whole screen", "axis")]][:height]
+        return [[(words, "title")], *rows, legend]
