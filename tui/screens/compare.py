@@ -13,8 +13,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Footer, SelectionList, Static, TabbedContent, TabPane
-from textual.widgets.selection_list import Selection
+from textual.widgets import Footer, OptionList, Static, TabbedContent, TabPane
+from textual.widgets.option_list import Option
 
 from engine.runs.directory import RunDirectory, find_run, list_runs
 from tui.compared import Reader
@@ -205,53 +205,58 @@ def _cut(text: str, width: int) -> str:
 
 
 class PickRuns(ModalScreen[list[str] | None]):
-    """Mark two runs or more. Dismissed with their ids, newest first, or None."""
+    """Mark two runs or more. Dismissed with their ids, oldest first, or None."""
 
     HELP = "KEYS\n  Space    mark a run, or take the mark off\n  Enter    compare the marked ones\n  Esc      back\n"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "close", "back"),
+        Binding("space", "mark", "mark", priority=True),
         Binding("enter", "compare", "compare", priority=True),
     ]
 
     def __init__(self, marked: Sequence[str] = ()) -> None:
         super().__init__()
         self._marked = set(marked)
+        self._ids = [run.id for run in reversed(list_runs())]
 
     def compose(self) -> ComposeResult:
-        runs = list(reversed(list_runs()))
         with Vertical(id="dialog"):
-            if len(runs) < 2:
-                yield Static("There are not two runs yet. Esc: back", id="question", markup=False)
-            else:
-                yield Static("", id="question", markup=False)
-                choices = (Selection(Content(run.id), run.id, run.id in self._marked) for run in runs)
-                yield SelectionList[str](*choices, id="marked")
+            yield Static("", id="question", markup=False)
+            if len(self._ids) >= 2:
+                yield OptionList(*(Option(self._line(one), one) for one in self._ids), id="marked")
 
     def on_mount(self) -> None:
-        if self.query(SelectionList):
-            self.query_one(SelectionList).focus()
-            self._say()
-
-    def on_selection_list_selected_changed(self) -> None:
         self._say()
 
-    def _chosen(self) -> list[str]:
-        return list(self.query_one(SelectionList).selected) if self.query(SelectionList) else []
+    def _line(self, run_id: str) -> Content:
+        """The mark in letters: colour alone would not say it."""
+        return Content(f"{'[x]' if run_id in self._marked else '[ ]'} {run_id}")
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self._toggle(event.option_index)  # by a click; Enter compares
+
+    def action_mark(self) -> None:
+        if self.query(OptionList) and (place := self.query_one(OptionList).highlighted) is not None:
+            self._toggle(place)
+
+    def _toggle(self, place: int) -> None:
+        self._marked ^= {self._ids[place]}
+        self.query_one(OptionList).replace_option_prompt_at_index(place, self._line(self._ids[place]))
+        self._say()
 
     def _say(self) -> None:
-        count = len(self._chosen())
+        count = len(self._marked)
         words = f"Space marks, Enter compares ({count} marked)" if count >= 2 else "Mark two runs or more with Space"
         if count > MOST:
             words = f"{count} are marked: at most {MOST} can be told apart"
+        if len(self._ids) < 2:
+            words = "There are not two runs yet. Esc: back"
         self.query_one("#question", Static).update(words)
 
     def action_compare(self) -> None:
-        chosen = self._chosen()
-        if 2 <= len(chosen) <= MOST:
-            order = [run.id for run in list_runs()]
-            self.dismiss(sorted(chosen, key=order.index))
-        elif self.query(SelectionList):
-            self._say()
+        if 2 <= len(self._marked) <= MOST:
+            self.dismiss([one for one in reversed(self._ids) if one in self._marked])
+        else:
             self.app.bell()
 
     def action_close(self) -> None:

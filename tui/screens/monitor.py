@@ -90,6 +90,7 @@ class Monitor(Screen[None]):
         self._view: RunView | None = None
         self._look = Look()
         self._style = ChartStyle()
+        self._said_style = False
         self._back = 0
         """Which of the earlier answers stands beside the newest."""
 
@@ -156,7 +157,7 @@ class Monitor(Screen[None]):
         for gauge in view.gauges:
             self.query_one(f"#gauge-{gauge.key}", Gauge).show(gauge)
         self._show_charts(view)
-        self._put("facts", Content("  ".join(view.facts)))
+        self._put_facts(view)
         self._fill(view, before)
         if update.lines:
             log = self.query_one("#log-lines", RichLog)
@@ -166,6 +167,11 @@ class Monitor(Screen[None]):
         if before is None or before.status != view.status:
             self.refresh_bindings()
             self.app.run_changed(self._run_directory, view, before)  # type: ignore[attr-defined]
+
+    def _put_facts(self, view: RunView) -> None:
+        """The last step's figures; before them, once it was changed, how the charts are drawn."""
+        style = [f"charts: {self._style.words()} "] if self._said_style else []
+        self._put("facts", Content("  ".join([*style, *view.facts])))
 
     def _show_charts(self, view: RunView) -> None:
         for place, chart in enumerate(self.query(Chart)):
@@ -260,20 +266,20 @@ class Monitor(Screen[None]):
 
     def _unzoomed(self, style: ChartStyle | None) -> None:
         self._set_look(Look(self._look.stage))
-        self._restyle(style or self._style)
+        if style is not None and style != self._style:
+            self._restyle(style)
 
     def action_log_scale(self) -> None:
         self._restyle(replace(self._style, log=not self._style.log))
-        self.notify(f"charts: {self._style.words()}", timeout=2)
 
     def action_smooth(self) -> None:
         self._restyle(self._style.smoother())
-        self.notify(f"charts: {self._style.words()}", timeout=2)
 
     def _restyle(self, style: ChartStyle) -> None:
-        self._style = style
+        self._style, self._said_style = style, True
         if self._view is not None:
             self._show_charts(self._view)
+            self._put_facts(self._view)
 
     def action_earlier(self) -> None:
         self._back += 1

@@ -193,7 +193,10 @@ def zoom_of(state: RunState, stage: StageState | None, look: Look) -> Zoom | Non
     oldest, newest = (series.steps[0], series.steps[-1]) if series.steps else (0, 1)
     last = newest if look.end is None else max(oldest + 1, min(newest, look.end))
     first = oldest if look.span is None else max(oldest, last - look.span + 1)
-    steps, values = part(series.steps, series.values, first, last, CHART_POINTS)
+    if (first, last) == (oldest, newest):  # keeps its means from view to view
+        steps, values = series.thinned(CHART_POINTS)
+    else:
+        steps, values = part(series.steps, series.values, first, last, CHART_POINTS)
     target = targets_of(state, stage).get(key, Limits())
     chart = Chart(key, title_of(state, stage, key), steps, values, target)
     return Zoom(chart, gauges or [key], first, last, newest, _figures(values))

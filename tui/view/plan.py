@@ -9,6 +9,8 @@ from typing import Any
 from engine.runs.events import AlertEvent
 from engine.runs.state import RunState, StageState
 
+RECENT = 1000
+
 
 @dataclass(frozen=True)
 class Band:
@@ -50,7 +52,9 @@ def _planned(state: RunState, stage: StageState, now: float, left: float | None)
     told = _told(state.alerts, stage.index)
     memory, time = told.get("memory") or {}, told.get("time_s") or {}
     series = stage.series.get("memory_mib")
-    peak = max((value for value in series.values if math.isfinite(value)), default=None) if series else None
+    # The gauge is the attempt's peak so far; of a million steps the last ones say it.
+    recent = series.values[-RECENT:] if series else ()
+    peak = max((value for value in recent if math.isfinite(value)), default=None)
     passed = (stage.ended or now) - stage.started if stage.started else None
     running = stage.status == "running" and passed is not None
     return Planned(

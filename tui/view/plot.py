@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tui.view.canvas import Canvas, Row, Scale, framed, margin_of, x_labels, y_labels
@@ -53,8 +53,13 @@ def plot(
         if 0 <= share <= 1:
             canvas.dotted(_row(share, canvas), "target")
     bad: set[int] = set()
+    columns: dict[int, list[int]] = {}  # raw values and their average share their steps
     for number, line in enumerate(lines):
-        _draw(canvas, line, scale, first, max(last, first + 1), bad)
+        if not line.steps:
+            continue
+        if id(line.steps) not in columns:
+            columns[id(line.steps)] = _columns(line.steps, canvas, first, max(last, first + 1))
+        _draw(canvas, line, columns[id(line.steps)], scale, bad)
         _mark(canvas, line, scale, first, max(last, first + 1), number, len(lines))
     for column in bad:
         canvas.sign(column, 0, "!", "bad")
@@ -76,7 +81,8 @@ def _why_empty(lines: Sequence[Line], log: bool) -> str:
 
 def _scale(values: Sequence[float], targets: Sequence[float], log: bool) -> Scale | None:
     """Room for the values, and for a target unless it would flatten the line."""
-    shown = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
+    shown = values if all(map(math.isfinite, values)) else [value for value in values if math.isfinite(value)]
+    shown = [value for value in shown if value > 0] if log else shown
     if not shown:
         return None
     low, high = min(shown), max(shown)
@@ -99,26 +105,40 @@ def _row(share: float, canvas: Canvas) -> int:
     return round((1 - share) * (canvas.dot_rows - 1))
 
 
-def _draw(canvas: Canvas, line: Line, scale: Scale, first: int, last: int, bad: set[int]) -> None:
+def _columns(steps: Sequence[int], canvas: Canvas, first: int, last: int) -> list[int]:
+    """The dot column of each step; -1 for those that are not shown."""
+    factor = (canvas.dot_columns - 1) / (last - first)
+    return [int((step - first) * factor) if first <= step <= last else -1 for step in steps]
+
+
+def _draw(canvas: Canvas, line: Line, columns: list[int], scale: Scale, bad: set[int]) -> None:
     """A dot for each value, or for each column the mean of its values, joined to the next. A gap joins nothing."""
-    columns: dict[int, list[float]] = {}
-    for step, value in zip(line.steps, line.values, strict=True):
-        if first <= step <= last:
-            columns.setdefault((step - first) * (canvas.dot_columns - 1) // (last - first), []).append(value)
+    gaps: set[int] = set()
+    pairs: Iterable[tuple[int, float]] = zip(columns, line.values, strict=True)
+    if scale.log or min(columns) < 0 or not all(map(math.isfinite, line.values)):
+        known = [(column, value) for column, value in pairs if column >= 0]
+        bad.update(column for column, value in known if not math.isfinite(value))
+        pairs = [(column, value) for column, value in known if math.isfinite(value) and (value > 0 or not scale.log)]
+        gaps = {column for column, _ in known} - {column for column, _ in pairs}
+    if not line.joined:
+        if scale.log:
+            places = {(column, _row(scale.share(value), canvas)) for column, value in pairs}
+        else:  # a thousand of them: without calls
+            slope, high = (canvas.dot_rows - 1) / (scale.high - scale.low), scale.high
+            places = {(column, int((high - value) * slope + 0.5)) for column, value in pairs}
+        for column, row in places:
+            canvas.dot(column, row, line.role)
+        return
+    sums, counts = [0.0] * canvas.dot_columns, [0] * canvas.dot_columns
+    for column, value in pairs:
+        sums[column] += value
+        counts[column] += 1
     before: tuple[int, int] | None = None
-    for column, found in sorted(columns.items()):
-        finite = [value for value in found if math.isfinite(value)]
-        if len(finite) < len(found):
-            bad.add(column)
-        shown = [value for value in finite if value > 0] if scale.log else finite
-        if not shown:
-            before = None
+    for column, count in enumerate(counts):
+        if not count:
+            before = None if column in gaps else before
             continue
-        if not line.joined:
-            for value in shown:
-                canvas.dot(column, _row(scale.share(value), canvas), line.role)
-            continue
-        here = (column, _row(scale.share(math.fsum(shown) / len(shown)), canvas))
+        here = (column, _row(scale.share(sums[column] / count), canvas))
         canvas.dot(*here, line.role)
         if before is not None:
             canvas.join(before, here, line.role)

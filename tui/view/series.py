@@ -44,11 +44,12 @@ def moving_average(values: Sequence[float], weight: float) -> list[float]:
     if not 0 <= weight < 1:
         raise ValueError(f"weight {weight} is not in [0, 1)")
     average, bias, found = 0.0, 1.0, []
+    finite, rest = math.isfinite, 1 - weight
     for value in values:
-        if not math.isfinite(value):
+        if not finite(value):
             found.append(math.nan)
             continue
-        average = weight * average + (1 - weight) * value
+        average = weight * average + rest * value
         bias *= weight
         found.append(average / (1 - bias))
     return found
@@ -68,9 +69,12 @@ def part(
     found_steps, found_values = [], []
     for start in range(begin, end, size):
         stop = min(end, start + size)
-        finite = [value for value in values[start:stop] if math.isfinite(value)]
+        total = sum(values[start:stop])  # the window may be of a million
+        if not math.isfinite(total):
+            finite = [value for value in values[start:stop] if math.isfinite(value)]
+            total = math.fsum(finite) / len(finite) * (stop - start) if finite else values[start]
         found_steps.append(steps[stop - 1])
-        found_values.append(_mean(finite) if finite else values[start])
+        found_values.append(total / (stop - start))
     return found_steps, found_values
 
 
