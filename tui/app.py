@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -167,6 +168,12 @@ class FinetuneApp(App[None]):
             save_settings(settings)
         except OSError as error:
             self.notify(f"the settings could not be kept: {error}", severity="error", timeout=15, markup=False)
+
+    def watch_theme(self, theme: str) -> None:
+        """Also one that was chosen in the palette is kept."""
+        word = next((word for word, name in NAMES.items() if name == theme), theme)
+        if self.is_running and word != self.settings.theme:
+            self.set_settings(replace(self.settings, theme=word))
 
     def _show_keys(self) -> None:
         self.set_class(self.settings.keys == "hidden", "-keys-hidden")

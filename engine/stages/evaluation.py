@@ -67,7 +67,7 @@ class Evaluation(ABC):
         signs = warning_signs(self.context.method, recent, gate.max if gate is not None else None)
         for sign in signs:
             if sign.code not in self._seen:
-                self.context.alert("warning", sign.code, str(sign), step=step)
+                self.context.alert(sign.level, sign.code, str(sign), step=step)
         self._seen = {sign.code for sign in signs}
 
     @abstractmethod

@@ -184,6 +184,14 @@ def test_a_choice_is_in_force_at_once_and_kept(home):
     assert drive(None, (80, 24), shows="No runs yet", then=theme) == "colour-blind"
 
 
+def test_a_theme_of_the_palette_is_kept_too():
+    def choose(app):
+        app.theme = "nord"
+        return load_settings().settings.theme
+
+    assert drive(None, (80, 24), shows="No runs yet", then=choose) == "nord"
+
+
 def test_a_directory_has_to_be_one():
     wrong = (("f2", "Theme"), *["tab"] * 5, *"rel", ("enter", "is no full path"))
     drive(None, (100, 40), *wrong, shows="No runs yet")

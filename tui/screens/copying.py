@@ -16,6 +16,9 @@ from tui.view.run_view import RunView
 LONGEST = 60_000
 """Characters: terminals cut longer OSC 52 sequences off, or drop them."""
 
+WIDTH = 84
+"""Cells of the dialog, where the terminal has them."""
+
 
 def offered(run: RunDirectory, view: RunView | None) -> list[tuple[str, str]]:
     """(what it is, the text) of everything that can be copied."""
@@ -50,13 +53,12 @@ class CopyFrom(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog"):
             yield Static("Copy", id="question", markup=False)
-            yield OptionList(
-                *(
-                    Option(Content.assemble((name, "bold"), (f"  {text.splitlines()[0] if text else ''}", "dim")))
-                    for name, text in self._texts
-                ),
-                id="texts",
-            )
+            room = min(WIDTH, self.app.size.width) - 16
+            lines = [
+                Content.assemble((name, "bold"), (f"  {text.splitlines()[0] if text else ''}", "dim"))
+                for name, text in self._texts
+            ]
+            yield OptionList(*(Option(line.truncate(room, ellipsis=True)) for line in lines), id="texts")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         name, text = self._texts[event.option_index]

@@ -44,10 +44,11 @@ def chart_variables(theme: Theme) -> dict[str, str]:
     ansi = theme.name.startswith("ansi")
     if ansi:
         series = SERIES_ANSI if theme.dark else SERIES_ANSI_LIGHT
-        found = {"line": series[0], "line-raw": "ansi_bright_black", "line-target": series[1]}
+        found = {"line": series[0], "line-raw": "ansi_bright_black", "line-target": "ansi_default"}
     else:
         series = SERIES if theme.dark else SERIES_ON_LIGHT
-        found = {"line": series[0], "line-raw": "#5d7a8c" if theme.dark else "#8fb3cc", "line-target": series[1]}
+        found = {"line": series[0], "line-raw": "#5d7a8c" if theme.dark else "#8fb3cc"}
+        found["line-target"] = "#bdbdbd" if theme.dark else "#666666"  # no run's colour
     return found | {f"series-{place}": colour for place, colour in enumerate(series)}
 
 
