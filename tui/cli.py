@@ -112,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"finetune-tui {version('finetune-tui')}")
         return 0
     if options.web:
+        if options.command is not None:
+            parser().error(f"--web opens the app and takes no command; found `{options.command}`")
         options.command, options.json = "--web", False
         return _guarded(options)
     if options.command is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from recipes.errors import InputError, Problem
 from tui.view.comparison import MOST, Compared
 
 CHUNK = 1 << 19
+BREATH = 0.002
+"""Seconds given to the screen between two chunks of a long log."""
 
 
 def find_runs(words: Sequence[str]) -> list[RunDirectory]:
@@ -39,6 +42,7 @@ class Reader:
             while events := tail.read(CHUNK):
                 news = True
                 state.apply_all(events)
+                time.sleep(BREATH)
             found.append(Compared(run.id, status(run, state), state, recipe))
         return found, news
 

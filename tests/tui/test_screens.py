@@ -121,6 +121,31 @@ def test_samples_stand_side_by_side_and_the_log_can_be_scrolled_back(done):
     assert not any("The farm serves" in line and "My friend" in line for line in narrow.splitlines())
 
 
+def test_who_has_scrolled_the_log_back_is_left_there(done):
+    whole = done.events.read_bytes()
+    middle = recorded_run(until=in_the_middle, run_id=OTHER)
+
+    async def session():
+        app = FinetuneApp(OTHER)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await settled(pilot, "lr ")
+            await pilot.press("4")
+            await pilot.pause(0.3)
+            log = app.screen.query_one("#log-lines")
+            assert log.is_vertical_scroll_end and log.max_scroll_y > 5, "it follows"
+            log.scroll_to(y=3, animate=False)
+            await pilot.pause(0.2)
+            lines = len(log.lines)
+            middle.events.write_bytes(whole)
+            await settled(pilot, "all gates passed")
+            await pilot.pause(0.3)
+            back = log.scroll_y, len(log.lines) > lines
+            log.scroll_end(animate=False)
+            return back
+
+    assert asyncio.run(session()) == (3, True)
+
+
 # ---- compare ---------------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +181,21 @@ def test_a_run_is_compared_from_its_monitor_and_what_has_changed_comes_in(two_ru
 
 def test_runs_are_compared_from_the_palette_too(two_runs):
     drive(None, (80, 24), ("ctrl+p", "Search"), *"Compare", ("enter", "Mark two runs"), shows=OTHER)
+
+
+def test_a_compared_run_that_is_removed_takes_nothing_else_with_it(two_runs):
+    async def session():
+        app = FinetuneApp(None)
+        async with app.run_test(size=(100, 30)) as pilot:
+            await settled(pilot, OTHER)
+            app.compare([run.id for run in two_runs])
+            await settled(pilot, "2 dpo.beta")
+            shutil.rmtree(two_runs[1].path)
+            await pilot.pause(2.5)
+            await pilot.press("l")
+            await settled(pilot, "log scale")
+
+    asyncio.run(session())
 
 
 def test_one_run_cannot_be_compared(done):

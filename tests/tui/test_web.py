@@ -75,6 +75,11 @@ def test_a_port_that_is_taken_and_one_that_is_none(server):
         assert done.returncode == 2 and f"`{port}`" in done.stderr and "free port" in done.stderr, done.stderr
 
 
+def test_a_command_beside_it_is_refused():
+    done = said("--web", "runs")
+    assert done.returncode == 2 and "takes no command" in done.stderr
+
+
 def test_without_textual_serve_the_command_that_gets_it(tmp_path):
     code = "import sys; sys.modules['textual_serve'] = None; sys.argv = ['finetune-tui', '--web']; import tui.cli; sys.exit(tui.cli.main())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
