@@ -292,9 +292,11 @@ def test_keys_can_be_hidden(done):
 
 
 def test_every_screen_has_its_help(two_runs):
-    drive(RUN_ID, (100, 50), ("question_mark", "how much the charts are smoothed"))
-    drive(RUN_ID, (100, 50), ("z", "gauge 1"), ("question_mark", "scroll back, scroll on"))
-    drive(None, (100, 50), ("f2", "Theme"), ("question_mark", "the one before"), shows=OTHER)
+    drive(
+        RUN_ID, (100, 50), ("question_mark", "how much the charts are smoothed"), ("escape", "tok/s"), ("z", "gauge 1"),
+        ("question_mark", "scroll back, scroll on"), ("escape", "gauge 1"), ("escape", "tok/s"), ("f2", "Theme"),
+        ("question_mark", "the one before"),
+    )  # fmt: skip
     drive(None, (100, 50), *pick_two([("question_mark", "a letter, a sign")]), shows=OTHER)
 
 

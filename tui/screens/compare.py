@@ -47,7 +47,7 @@ class Compare(Screen[None]):
         Binding("right_square_bracket", "stage(1)", "stage", key_display="]"),
         Binding("left_square_bracket", "stage(-1)", "stage before", show=False),
         Binding("l", "log_scale", "log"),
-        Binding("m", "smooth", "smooth"),
+        Binding("m", "smooth", "smooth", show=False),
         *(Binding(str(number + 1), f"tab('{name}')", name, show=False) for number, name in enumerate(TABS)),
     ]
 
