@@ -45,7 +45,7 @@ def test_help_loads_next_to_nothing():
     "words",
     [
         ["runs"], ["show"], ["logs"], ["run", "no-such-recipe"], ["resume"], ["attach"], ["probe"], ["doctor"], ["methods"],
-        ["choose", "--answers", "1"], ["check", "sft", "--quick"],
+        ["compare", "one", "other"], ["choose", "--answers", "1"], ["check", "sft", "--quick"],
     ],
 )  # fmt: skip
 def test_no_command_loads_a_training_library(words):
@@ -79,7 +79,7 @@ async def session():
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause(1.5)
         await pilot.press("enter")
-        for key in ("2", "3", "4", "question_mark", "escape", "escape"):
+        for key in ("2", "3", "4", "5", "z", "tab", "escape", "question_mark", "escape", "c", "escape", "f2", "escape", "escape"):
             await pilot.pause(0.5)
             await pilot.press(key)
         await pilot.pause(0.5)

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rm": ("steer", "remove a run and everything it wrote"),
     "runs": ("look", "list the runs"),
     "show": ("look", "one run: stages, metrics, gates"),
+    "compare": ("compare", "several runs side by side: what their recipes differ in, and their gates"),
     "logs": ("look", "what the processes of a run printed"),
     "probe": ("machine", "what this machine has: processors, memory, disk, power, libraries"),
     "doctor": ("machine", "what is missing or mismatched, and the command that mends it"),
@@ -45,6 +46,10 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     top = Parser(prog="finetune-tui", description="Fine-tune a language model at home.", allow_abbrev=False)
     top.add_argument("--version", action="store_true", help="print the version")
+    top.add_argument("--web", action="store_true", help="serve the app to a browser on this machine")
+    top.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="with --web: the port (default 8000; 0: a free one)"
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     made = {name: commands.add_parser(name, help=text, description=text) for name, (_, text) in COMMANDS.items()}
 
@@ -75,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
         made[name].add_argument("--detach", action="store_true", help="start and return at once")
     for name in ("attach", "show", "logs", "pause", "stop"):
         made[name].add_argument("run", nargs="?", metavar="RUN", help="an id or its beginning; default: the newest")
+    made["compare"].add_argument("runs", nargs="+", metavar="RUN", help="two or more ids or their beginnings")
     made["rm"].add_argument("run", metavar="RUN", help="an id or its beginning")
     made["rm"].add_argument("--yes", action="store_true", help="do not ask")
     made["logs"].add_argument("--lines", type=int, default=40, help="lines of each log (default 40)")
@@ -105,6 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"finetune-tui {version('finetune-tui')}")
         return 0
+    if options.web:
+        if options.command is not None:
+            parser().error(f"--web opens the app and takes no command; found `{options.command}`")
+        options.command, options.json = "--web", False
+        return _guarded(options)
     if options.command is None:
         if sys.stdin.isatty() and sys.stdout.isatty():
             from tui.app import open_app
@@ -120,9 +131,15 @@ def _guarded(options: argparse.Namespace) -> int:
     import importlib
 
     from recipes.errors import InputError
+    from tui.settings import apply_directories, load_settings
 
-    module = importlib.import_module(f"tui.commands.{COMMANDS[options.command][0]}")
-    command: Callable[[argparse.Namespace], int] = getattr(module, options.command)
+    chosen = load_settings()
+    apply_directories(chosen.settings)
+    for problem in chosen.problems:
+        print(f"finetune-tui: {problem} The default is in force.", file=sys.stderr)
+    place, name = ("web", "serve") if options.web else (COMMANDS[options.command][0], options.command)
+    module = importlib.import_module(f"tui.commands.{place}")
+    command: Callable[[argparse.Namespace], int] = getattr(module, name)
     try:
         return command(options)
     except InputError as error:

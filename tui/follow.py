@@ -13,7 +13,10 @@ from engine.runs.events import HeartbeatEvent, StepEvent
 from engine.runs.log import Tail
 from engine.runs.state import RunState
 from tui.eta import RECENT, Eta
+from tui.surroundings import look_around
+from tui.view.conditions import Surroundings
 from tui.view.event_words import event_words
+from tui.view.gauges import Look
 from tui.view.run_view import RunView, view_of
 
 POLL = 0.25
@@ -23,6 +26,8 @@ BREATH = 0.002
 """Seconds given to the screen between two chunks."""
 KEPT_LINES = 1000
 STATUS_EVERY = 1.0
+AROUND_EVERY = 10.0
+"""Seconds between two looks at the machine while a run works."""
 FREQUENT = (StepEvent, HeartbeatEvent)
 """What makes a log long: of these only the last few are looked at one by one."""
 
@@ -43,8 +48,10 @@ class Follower:
         self._deliver = deliver
         self._eta = Eta()
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._stage: int | None = None
-        self._changed = threading.Event()
+        self._look = Look()
+        self._wake = threading.Event()
+        self._around = Surroundings()
+        self._looked_around = float("-inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name=f"follow {run.id}")
 
@@ -53,11 +60,12 @@ class Follower:
 
     def stop(self) -> None:
         self._stop.set()
+        self._wake.set()
 
-    def look_at(self, stage: int | None) -> None:
-        """Show this stage from now on; None: whichever runs."""
-        self._stage = stage
-        self._changed.set()
+    def look(self, look: Look) -> None:
+        """Show this from now on; the next view comes at once."""
+        self._look = look
+        self._wake.set()
 
     def _follow(self) -> None:
         tail = Tail(self.run.events)
@@ -87,16 +95,17 @@ class Follower:
             second = int(time.time())
             if now_is == "running" and second != shown_second:
                 dirty = True
-            if self._changed.is_set():
-                self._changed.clear()
-                dirty = True
+            if now_is == "running" and time.monotonic() - self._looked_around > AROUND_EVERY:
+                self._around, self._looked_around = look_around(), time.monotonic()
             if dirty:
                 dirty, shown_second = False, second
                 self._tell(now_is)
-            self._stop.wait(POLL)
+            if self._wake.wait(POLL):  # somebody looks elsewhere
+                self._wake.clear()
+                dirty = True
 
     def _tell(self, now_is: str) -> None:
         lines = list(self._lines)
         self._lines.clear()
-        view = view_of(self.state, now_is, self._eta, time.time(), self._stage)
+        view = view_of(self.state, now_is, self._eta, time.time(), self._look, self._around)
         self._deliver(Update(view, lines))

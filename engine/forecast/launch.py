@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.forecast.hardware import this_machine
-from engine.forecast.model import from_folder
+from engine.forecast.duration import duration, earlier_paces, stage_signature
+from engine.forecast.hardware import Hardware, this_machine
+from engine.forecast.model import ModelFacts, from_folder
 from engine.forecast.plan import computes_in
-from engine.forecast.settings import from_stage
+from engine.forecast.settings import Settings, from_stage
 from engine.forecast.verdict import estimate
 from recipes.errors import InputError
 
@@ -19,6 +20,28 @@ def forecast_of(recipe: Any, stage: Any, index: int, base: Path, length: int) ->
 
     On a GPU the allocator's reserved memory is what a stage can measure of itself; on a CPU, the whole process.
     """
+    known = _known(recipe, stage, index, base)
+    if known is None:
+        return None
+    model, settings, hardware = known
+    found = estimate(model, replace(settings, length=length, evaluation_prompts=0), hardware)
+    return {name: value for name, value in found.to_json().items() if name != "parts"}
+
+
+def expectation(recipe: Any, stage: Any, index: int, base: Path) -> dict[str, Any] | None:
+    """``{"memory", "time_s"}`` of a whole stage on this machine, its longest rows and its evaluations included."""
+    known = _known(recipe, stage, index, base)
+    if known is None:
+        return None
+    model, settings, hardware = known
+    if "max_length" not in stage.model_fields_set and model.max_length:  # nobody asked for the default
+        settings = replace(settings, length=min(settings.length, model.max_length))
+    memory = {name: value for name, value in estimate(model, settings, hardware).to_json().items() if name != "parts"}
+    taken = duration(model, settings, hardware, earlier_paces(), stage_signature(recipe, index))
+    return {"memory": memory, "time_s": taken.to_json()}
+
+
+def _known(recipe: Any, stage: Any, index: int, base: Path) -> tuple[ModelFacts, Settings, Hardware] | None:
     try:
         model = from_folder(base, recipe.model)
         hardware = this_machine()
@@ -27,7 +50,5 @@ def forecast_of(recipe: Any, stage: Any, index: int, base: Path, length: int) ->
         settings = from_stage(recipe, stage, inherited_adapter=index > 0, dtype=dtype, quantization=quantization)
     except InputError:
         return None
-    if hardware.kind == "cuda":
-        hardware = replace(hardware, context_mib=0.0)
-    found = estimate(model, replace(settings, length=length, evaluation_prompts=0), hardware)
-    return {name: value for name, value in found.to_json().items() if name != "parts"}
+    # A stage can measure of itself what its allocator reserved, not the driver's context.
+    return model, settings, replace(hardware, context_mib=0.0) if hardware.kind == "cuda" else hardware

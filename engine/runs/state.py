@@ -221,7 +221,8 @@ class RunState:
     def _sample(self, event: SampleEvent) -> None:
         samples = self.stages[event.stage or 0].samples
         samples.append(event)
-        del samples[:-KEPT_SAMPLES]
+        if len(samples) > KEPT_SAMPLES:
+            del samples[_dispensable(samples)]
 
     def _alert(self, event: AlertEvent) -> None:
         self.alerts.append(event)
@@ -261,6 +262,19 @@ class RunState:
 
     def stages_to_json(self) -> list[dict[str, Any]]:
         return [_stage_to_json(stage) for stage in self.stages]
+
+
+def _dispensable(samples: list[SampleEvent]) -> int:
+    """The oldest sample of training, else the oldest but the first answer to its prompt, to which later ones compare."""
+    seen: set[str] = set()
+    again = None
+    for place, sample in enumerate(samples):
+        if sample.label == "training":
+            return place
+        if again is None and sample.prompt in seen:
+            again = place
+        seen.add(sample.prompt)
+    return again or 0
 
 
 def _stage_and_gauges(event: StepEvent) -> tuple[int, tuple[str, ...]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +14,13 @@ from engine.evaluate.drift import length_ratio, measure_kl
 from engine.evaluate.gates import GateResult, Limit, decide
 from engine.evaluate.measurement import Measurement
 from engine.evaluate.retention import load_suite, measure_suite, retention
+from engine.evaluate.warning_signs import GAUGES, KEPT, warning_signs
 from engine.runs.events import GateEvent, MetricEvent, SampleEvent
 from engine.stages.context import StageContext
 from engine.stages.results import Results
 
 When = Literal["before", "during", "after"]
 HISTORY = "history.json"
-SILENT_STEPS = 20
 REFERENCES: dict[Which, str] = {"start": "kl", "base": "kl_base"}
 
 
@@ -34,7 +34,8 @@ class Evaluation(ABC):
         self.policy: Policy | None = None
         """Set by the stage once the policy is loaded."""
         self.history: dict[int, dict[str, float]] = {}
-        self._silent = 0
+        self._recent: dict[str, deque[float]] = {}
+        self._seen: set[str] = set()
 
     # ---- what training says of itself ----------------------------------------------------------------------------
 
@@ -46,7 +47,7 @@ class Evaluation(ABC):
         kept = {name: values[name] for name in self.kept_gauges if name in values}
         if kept:
             self.history[step] = kept
-        self._notice_silence(step, values)
+        self._notice(step, values)
 
     def save_history(self, folder: Path) -> None:
         if self.kept_gauges:
@@ -56,19 +57,18 @@ class Evaluation(ABC):
         if self.kept_gauges:
             self.history = {int(step): values for step, values in json.loads((folder / HISTORY).read_text()).items()}
 
-    def _notice_silence(self, step: int, values: dict[str, float]) -> None:
-        if "silent_groups" not in values:
-            return
-        self._silent = self._silent + 1 if values["silent_groups"] >= 1.0 else 0
-        if self._silent == SILENT_STEPS:
-            reward = values.get("reward", math.nan)
-            why = "they are all right" if reward > 0.5 else "none is right"
-            self.context.alert(
-                "warning",
-                "silent-groups",
-                f"for {SILENT_STEPS} steps all completions of every group got the same reward ({why}): nothing is "
-                "learned; take other prompts, a larger group or a verifier that gives partial credit",
-            )
+    def _notice(self, step: int, values: dict[str, float]) -> None:
+        """An alert when a warning sign begins, and again only after it was gone."""
+        for name in GAUGES:
+            if name in values:
+                self._recent.setdefault(name, deque(maxlen=KEPT)).append(values[name])
+        gate = self.stage.gates.get("kl")
+        recent = {name: list(last) for name, last in self._recent.items()}
+        signs = warning_signs(self.context.method, recent, gate.max if gate is not None else None)
+        for sign in signs:
+            if sign.code not in self._seen:
+                self.context.alert(sign.level, sign.code, str(sign), step=step)
+        self._seen = {sign.code for sign in signs}
 
     @abstractmethod
     def measure(self, when: When, step: int) -> list[Measurement]:

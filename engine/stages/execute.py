@@ -10,6 +10,7 @@ from engine.runs.directory import RunDirectory
 from engine.runs.events import AlertEvent, StageEvent
 from engine.runs.exitcodes import BAD_INPUT, DONE, FAILED, GATE_FAILED, NO_MEMORY
 from engine.stages.context import StageContext
+from engine.stages.foretelling import tell_forecast
 from engine.stages.interruption import Interrupted, behind
 from engine.stages.memory import fall_back, ran_out
 from engine.stages.output import sealed_result
@@ -28,6 +29,7 @@ def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
         channel.emit(StageEvent(state="started", method=method, steps_total=steps_of(context.stage)))
         result = sealed_result(context)
         if result is None:
+            tell_forecast(context)
             module = importlib.import_module(f"engine.stages.{method}")
             module.run(context)
             if context.rank != 0:

@@ -3,80 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-from pathlib import Path
 
 import pytest
 
 from engine.runs.events import AlertEvent, ExitEvent, RunEvent, StageEvent, decode, encode
 from engine.runs.lock import Lock
+from tests.tui.driving import SIZES, approved, clock_at, drive, settled, text_of
 from tests.tui.recording import RECORDED, RUN_ID, in_the_middle, recorded_run
 from tui.app import FinetuneApp
-
-SNAPSHOTS = Path(__file__).with_name("snapshots")
-
-
-@pytest.fixture(autouse=True)
-def still(monkeypatch):
-    """Nothing moves by itself: no animation, times in UTC, the clock at the end of the recorded log."""
-    import time
-
-    monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
-    monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    time.tzset()
-    monkeypatch.setattr("tui.words.unicode_terminal", lambda: True)
-    monkeypatch.setattr("tui.app.unicode_terminal", lambda: True)
-    monkeypatch.setattr("engine.hardware.card.machine_line", lambda: "a machine of the tests")
-
-
-def clock_at(monkeypatch, run):
-    last = decode(run.events.read_bytes().splitlines()[-1]).time
-    monkeypatch.setattr("tui.follow.time.time", lambda: last + 1.0)
-
-
-def text_of(app):
-    return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips()) + "\n"
-
-
-async def settled(pilot, shows, seconds=10.0):
-    """Wait until the screen shows a text."""
-    for _ in range(int(seconds / 0.05)):
-        await pilot.pause(0.05)
-        if shows in text_of(pilot.app):
-            return
-    raise AssertionError(f"never showed {shows!r}:\n{text_of(pilot.app)}")
-
-
-def drive(run_id, size, *steps, shows="lr "):
-    """Open the app, press keys; a step is a key, or a (key, text that then shows)."""
-
-    async def session():
-        app = FinetuneApp(run_id)
-        async with app.run_test(size=size) as pilot:
-            await settled(pilot, shows)
-            await settled(pilot, "^")  # the footer
-            for step in steps:
-                key, text = step if isinstance(step, tuple) else (step, None)
-                await pilot.press(key)
-                if text:
-                    await settled(pilot, text)
-            await pilot.pause(0.1)
-            return text_of(app), app.export_screenshot()
-
-    return asyncio.run(session())
-
-
-def approved(name, text):
-    """Compare with the approved screen; with FINETUNE_TUI_APPROVE set, approve this one."""
-    path = SNAPSHOTS / f"{name}.txt"
-    if os.environ.get("FINETUNE_TUI_APPROVE"):
-        path.write_text(text)
-    assert text == path.read_text(), f"{path} differs; look at it, then approve with FINETUNE_TUI_APPROVE=1"
-
-
-SIZES = {"80x24": (80, 24), "60x20": (60, 20), "160x48": (160, 48), "200x60": (200, 60)}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -163,7 +98,7 @@ def test_keys_open_tabs_stages_help_and_go_back(monkeypatch):
     clock_at(monkeypatch, run)
     text, _ = drive(
         RUN_ID, (100, 30),
-        ("2", "Describe the cave"), ("4", "gate"), ("left_square_bracket", "SFT has no reward"),
+        ("2", "step 100"), ("4", "gate"), ("left_square_bracket", "SFT has no reward"),
         ("right_square_bracket", "margin"), ("question_mark", "WORDS"), ("escape", "tok/s"), ("escape", "sft → dpo"),
         ("enter", "tok/s"),
     )  # fmt: skip

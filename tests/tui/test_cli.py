@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.tui.recording import recorded_run
 from tui.cli import main
 
 
@@ -126,3 +127,37 @@ def test_output_without_utf8_is_ascii(fake_run, tmp_path):
     done = subprocess.run(command, capture_output=True, env=environment, timeout=60)
     assert done.returncode == 0, done.stderr
     done.stdout.decode("ascii")
+
+
+# ---- compare, settings -----------------------------------------------------------------------------------------------------
+
+
+def test_compare_prints_differences_and_gates_and_refuses_one_run(capsys):
+    first = recorded_run(run_id="a-1")
+    second = recorded_run(run_id="b-1")
+    second.recipe.write_text(second.recipe.read_text().replace("beta: 0.1", "beta: 0.2"))
+    assert main(["compare", "a-1", "b-1"]) == 0
+    printed = capsys.readouterr().out
+    assert "A  a-1  done" in printed and "B  b-1  done" in printed
+    assert [line.split() for line in printed.splitlines() if "dpo.beta" in line] == [["2", "dpo.beta", "0.1", "0.2"]]
+    assert any("dpo kl" in line and line.count("0.0445 n 400") == 2 for line in printed.splitlines())
+    assert main(["compare", "a-1", "b-1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["recipe"] == {"2 dpo.beta": {"a-1": "0.1", "b-1": "0.2"}}
+    assert next(row for row in told["gates"] if row["name"] == "kl")["runs"]["b-1"]["passed"] is True
+    assert main(["compare", "a-1", "a-1"]) == 2
+    assert "2 to 6 different runs" in capsys.readouterr().err and first.path.exists()
+
+
+def test_the_settings_say_where_runs_are(tmp_path, monkeypatch, capsys, home):
+    recorded_run(run_id="kept-elsewhere")
+    monkeypatch.setenv("FINETUNE_TUI_CONFIG", str(tmp_path / "config"))
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "settings.toml").write_text(f'runs = "{home}"\nmousse = true\n')
+    monkeypatch.delenv("FINETUNE_TUI_HOME")
+    assert main(["runs"]) == 0
+    said = capsys.readouterr()
+    assert "kept-elsewhere" in said.out and "Did you mean `mouse`?" in said.err
+    monkeypatch.setenv("FINETUNE_TUI_HOME", str(tmp_path / "another"))
+    assert main(["runs"]) == 0
+    assert "kept-elsewhere" not in capsys.readouterr().out, "the environment goes before the file"

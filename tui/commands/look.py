@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import asdict
 from typing import Any
 
 from engine.models.lineage import newest_lineage
 from engine.report import clock, duration, figure, limit_words
 from engine.runs.directory import RunDirectory, find_run, list_runs, status
 from engine.runs.state import RunState, StageState
+from tui.view.plan import planned_of
 from tui.words import passed_sign
 
 
@@ -52,6 +54,7 @@ def details(run: RunDirectory) -> dict[str, Any]:
         "ended": state.ended,
         "stages": state.stages_to_json(),
         "alerts": [{"level": alert.level, "code": alert.code, "text": alert.text} for alert in state.alerts],
+        "forecast": [asdict(one) for one in planned_of(state, state.ended or time.time(), None)],
         "lineage": None if lineage is None else lineage.to_json(),
     }
 
@@ -68,6 +71,8 @@ def show(options: argparse.Namespace) -> int:
         print()
         for line in stage_lines(stage):
             print(line)
+    for line in forecast_lines(state):
+        print(line)
     warnings = [alert for alert in state.alerts if alert.level != "info"]
     if warnings:
         print()
@@ -76,6 +81,23 @@ def show(options: argparse.Namespace) -> int:
     if run.report.exists():
         print(f"\nreport: {run.report}")
     return 0
+
+
+def forecast_lines(state: RunState) -> list[str]:
+    """What each stage was said to need when it began, and what it took."""
+    lines = []
+    for stage in planned_of(state, state.ended or time.time(), None):
+        memory, seconds = stage.memory, stage.seconds
+        parts = []
+        if memory.low is not None and memory.high is not None:
+            took = "" if memory.actual is None else f", took {memory.actual:.0f} ({memory.word})"
+            parts.append(f"{memory.low:.0f} to {memory.high:.0f} MiB{took}")
+        if seconds.low is not None and seconds.high is not None:
+            took = "" if seconds.actual is None else f", took {duration(seconds.actual)} ({seconds.word})"
+            parts.append(f"{duration(seconds.low)} to {duration(seconds.high)}{took}")
+        if parts:
+            lines.append(f"   {stage.index + 1} {stage.method}: {'; '.join(parts)}")
+    return ["", "forecast and actual", *lines] if lines else []
 
 
 def stage_lines(stage: StageState) -> list[str]:

@@ -38,9 +38,14 @@ WORDS
 class Help(ModalScreen[None]):
     BINDINGS = [Binding("escape,question_mark,q,enter", "close", "close")]
 
+    def __init__(self, text: str | None = None) -> None:
+        """``text``: the screen's own keys and words; default: those of the list of runs."""
+        super().__init__()
+        self._text = text or TEXT
+
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help"):
-            yield Static(TEXT, markup=False)
+            yield Static(self._text, markup=False)
 
     def action_close(self) -> None:
         self.dismiss(None)

@@ -38,6 +38,7 @@ class Home(Screen[None]):
         Binding("p", "steer('pause')", "pause"),
         Binding("s", "steer('stop')", "stop"),
         Binding("x,delete", "steer('remove')", "remove"),
+        Binding("c", "app.compare", "compare", show=False),
     ]
 
     def __init__(self) -> None:

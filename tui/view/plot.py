@@ -1,145 +1,167 @@
-"""A line chart as rows of text: braille (two by four dots a cell) or ASCII. Pure, so that it can be timed and tested."""
+"""Line charts as rows of text: braille (two by four dots a cell) or ASCII. Pure, so that they can be timed and tested."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-BRAILLE = 0x2800
-DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
-"""Bits of the left and the right column of a braille cell, from top to bottom."""
+from tui.view.canvas import Canvas, Row, Scale, framed, margin_of, x_labels, y_labels
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart. ``marker`` is a sign put along it now and then, so that lines differ without colours."""
+
+    steps: Sequence[int]
+    values: Sequence[float]
+    role: str = "line"
+    joined: bool = True
+    """False: a dot for each value, such as raw values behind their average."""
+    marker: str = ""
 
 
 def plot(
-    steps: Sequence[int],
-    values: Sequence[float],
+    lines: Sequence[Line],
     width: int,
     height: int,
     *,
     targets: Sequence[float] = (),
+    log: bool = False,
     ascii_only: bool = False,
-) -> list[str]:
-    """``height`` rows of ``width`` cells: the line over its y labels and an x axis with the first and last step.
+    span: tuple[int, int] | None = None,
+) -> list[Row]:
+    """``height`` rows of ``width`` cells: the lines over their y labels and an x axis of steps (``span``, or what there is).
 
-    Values that are not finite are marked with ``!`` at the top. A target is a dotted line across.
+    Later lines are drawn over earlier ones. Values that are not finite are gaps, marked with ``!`` at the top; so are,
+    without a mark, those that a logarithmic axis cannot show. A target is a dotted line across.
     """
     if width < 8 or height < 3:
-        return [" " * width] * height
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        empty = "nothing yet" if not values else "not a number"
-        rows = [" " * width for _ in range(height)]
-        rows[height // 2] = empty.center(width)[:width]
-        return rows
-    low, high = _range(finite, targets)
-    labels = [_label(high), _label(low)]
-    margin = max(map(len, labels)) + 1
-    area_width, area_height = width - margin, height - 1
-    canvas = _Canvas(area_width, area_height, ascii_only)
+        return [[(" " * width, "")]] * height
+    scale = _scale([value for line in lines for value in line.values], targets, log)
+    if scale is None:
+        return _words(_why_empty(lines, log), width, height)
+    labels = y_labels(scale, height - 1)
+    across, down = width - margin_of(labels), height - 1
+    first, last = span or (
+        min(line.steps[0] for line in lines if line.steps),
+        max(line.steps[-1] for line in lines if line.steps),
+    )
+    canvas = Canvas(across, down, ascii_only)
     for target in targets:
-        canvas.dotted(_row(target, low, high, canvas.dot_rows))
-    _line(canvas, steps, values, low, high)
-    rows = []
-    for index, text in enumerate(canvas.rows()):
-        label = labels[0] if index == 0 else labels[1] if index == area_height - 1 else ""
-        rows.append(f"{label:>{margin - 1}} {text}")
-    first, last = str(steps[0]), str(steps[-1])
-    rows.append(" " * margin + first + last.rjust(area_width - len(first)) if area_width > len(first) else " " * width)
-    return [row[:width].ljust(width) for row in rows]
+        share = scale.share(target)
+        if 0 <= share <= 1:
+            canvas.dotted(_row(share, canvas), "target")
+    bad: set[int] = set()
+    columns: dict[int, list[int]] = {}  # raw values and their average share their steps
+    for number, line in enumerate(lines):
+        if not line.steps:
+            continue
+        if id(line.steps) not in columns:
+            columns[id(line.steps)] = _columns(line.steps, canvas, first, max(last, first + 1))
+        _draw(canvas, line, columns[id(line.steps)], scale, bad)
+        _mark(canvas, line, scale, first, max(last, first + 1), number, len(lines))
+    for column in bad:
+        canvas.sign(column, 0, "!", "bad")
+    return framed(canvas.rows(), labels, x_labels(Scale(first, max(last, first + 1)), across), width)
 
 
-def _range(finite: Sequence[float], targets: Sequence[float]) -> tuple[float, float]:
-    low, high = min(finite), max(finite)
-    for target in targets:  # a target is shown unless it would flatten the line
-        span = high - low
-        if span == 0 or (low - 2 * span) <= target <= (high + 2 * span):
+def _words(text: str, width: int, height: int) -> list[Row]:
+    rows: list[Row] = [[(" " * width, "")] for _ in range(height)]
+    rows[height // 2] = [(text.center(width)[:width], "axis")]
+    return rows
+
+
+def _why_empty(lines: Sequence[Line], log: bool) -> str:
+    values = [value for line in lines for value in line.values]
+    if not values:
+        return "nothing yet"
+    return "nothing above 0 (log scale)" if log and any(map(math.isfinite, values)) else "not a number"
+
+
+def _scale(values: Sequence[float], targets: Sequence[float], log: bool) -> Scale | None:
+    """Room for the values, and for a target unless it would flatten the line."""
+    shown = values if all(map(math.isfinite, values)) else [value for value in values if math.isfinite(value)]
+    shown = [value for value in shown if value > 0] if log else shown
+    if not shown:
+        return None
+    low, high = min(shown), max(shown)
+    for target in targets:
+        if log:
+            near = target > 0 and (high == low or low / (high / low) ** 2 <= target <= high * (high / low) ** 2)
+        else:
+            near = high == low or low - 2 * (high - low) <= target <= high + 2 * (high - low)
+        if near:
             low, high = min(low, target), max(high, target)
     if high == low:
+        if log:
+            return Scale(low / 2, high * 2, True)
         pad = abs(high) * 0.1 or 1.0
         low, high = low - pad, high + pad
-    return low, high
+    return Scale(low, high, log)
 
 
-def _label(value: float) -> str:
-    text = f"{value:.3g}"
-    return text if len(text) <= 7 else f"{value:.1e}"
+def _row(share: float, canvas: Canvas) -> int:
+    return round((1 - share) * (canvas.dot_rows - 1))
 
 
-def _row(value: float, low: float, high: float, rows: int) -> int:
-    """Dot row of a value, 0 at the top; -1 outside."""
-    place = (high - value) / (high - low)
-    return round(place * (rows - 1)) if 0 <= place <= 1 else -1
+def _columns(steps: Sequence[int], canvas: Canvas, first: int, last: int) -> list[int]:
+    """The dot column of each step; -1 for those that are not shown."""
+    factor = (canvas.dot_columns - 1) / (last - first)
+    return [int((step - first) * factor) if first <= step <= last else -1 for step in steps]
 
 
-def _line(canvas: _Canvas, steps: Sequence[int], values: Sequence[float], low: float, high: float) -> None:
-    first, last = steps[0], steps[-1]
-    across = max(1, last - first)
-    columns: dict[int, list[float]] = {}
-    for step, value in zip(steps, values, strict=True):
-        column = (step - first) * (canvas.dot_columns - 1) // across
-        columns.setdefault(column, []).append(value)
+def _draw(canvas: Canvas, line: Line, columns: list[int], scale: Scale, bad: set[int]) -> None:
+    """A dot for each value, or for each column the mean of its values, joined to the next. A gap joins nothing."""
+    gaps: set[int] = set()
+    pairs: Iterable[tuple[int, float]] = zip(columns, line.values, strict=True)
+    if scale.log or min(columns) < 0 or not all(map(math.isfinite, line.values)):
+        known = [(column, value) for column, value in pairs if column >= 0]
+        bad.update(column for column, value in known if not math.isfinite(value))
+        pairs = [(column, value) for column, value in known if math.isfinite(value) and (value > 0 or not scale.log)]
+        gaps = {column for column, _ in known} - {column for column, _ in pairs}
+    if not line.joined:
+        if scale.log:
+            places = {(column, _row(scale.share(value), canvas)) for column, value in pairs}
+        else:  # a thousand of them: without calls
+            slope, high = (canvas.dot_rows - 1) / (scale.high - scale.low), scale.high
+            places = {(column, int((high - value) * slope + 0.5)) for column, value in pairs}
+        for column, row in places:
+            canvas.dot(column, row, line.role)
+        return
+    sums, counts = [0.0] * canvas.dot_columns, [0] * canvas.dot_columns
+    for column, value in pairs:
+        sums[column] += value
+        counts[column] += 1
     before: tuple[int, int] | None = None
-    for column, found in sorted(columns.items()):
-        finite = [value for value in found if math.isfinite(value)]
-        if len(finite) < len(found):
-            canvas.mark(column)
-        if not finite:
-            before = None
+    for column, count in enumerate(counts):
+        if not count:
+            before = None if column in gaps else before
             continue
-        row = _row(math.fsum(finite) / len(finite), low, high, canvas.dot_rows)
-        canvas.dot(column, row)
+        here = (column, _row(scale.share(sums[column] / count), canvas))
+        canvas.dot(*here, line.role)
         if before is not None:
-            canvas.join(before, (column, row))
-        before = (column, row)
+            canvas.join(before, here, line.role)
+        before = here
 
 
-class _Canvas:
-    """Dots on cells. In ASCII a cell is one dot wide and high."""
-
-    def __init__(self, width: int, height: int, ascii_only: bool) -> None:
-        self.width, self.height, self.ascii_only = width, height, ascii_only
-        self.dot_columns = width if ascii_only else 2 * width
-        self.dot_rows = height if ascii_only else 4 * height
-        self._cells = [[0] * width for _ in range(height)]
-        self._marks: set[int] = set()
-
-    def dot(self, column: int, row: int) -> None:
-        if self.ascii_only:
-            self._cells[row][column] = 2
-        else:
-            self._cells[row // 4][column // 2] |= DOTS[column % 2][row % 4]
-
-    def join(self, start: tuple[int, int], end: tuple[int, int]) -> None:
-        """Dots on the straight line between two dots."""
-        (x0, y0), (x1, y1) = start, end
-        length = max(abs(x1 - x0), abs(y1 - y0))
-        for part in range(1, length):
-            self.dot(round(x0 + (x1 - x0) * part / length), round(y0 + (y1 - y0) * part / length))
-
-    def dotted(self, row: int) -> None:
-        if row < 0:
-            return
-        for column in range(0, self.dot_columns, 2 if self.ascii_only else 3):
-            if self.ascii_only:
-                self._cells[row][column] = self._cells[row][column] or 1
-            else:
-                self.dot(column, row)
-
-    def mark(self, column: int) -> None:
-        self._marks.add(column if self.ascii_only else column // 2)
-
-    def rows(self) -> list[str]:
-        signs = " -*"
-        texts = []
-        for number, cells in enumerate(self._cells):
-            if self.ascii_only:
-                text = "".join(signs[cell] for cell in cells)
-            else:
-                text = "".join(chr(BRAILLE | cell) if cell else " " for cell in cells)
-            if number == 0 and self._marks:
-                text = "".join("!" if place in self._marks else sign for place, sign in enumerate(text))
-            texts.append(text)
-        return texts
+def _mark(canvas: Canvas, line: Line, scale: Scale, first: int, last: int, number: int, of: int) -> None:
+    """The marker at four places along the line, each line's at others, and at its end."""
+    if not line.marker:
+        return
+    shown = [
+        (step, value)
+        for step, value in zip(line.steps, line.values, strict=True)
+        if first <= step <= last and 0 <= scale.share(value) <= 1  # false for NaN
+    ]
+    wanted = [first + (last - first) * (place + (number + 1) / (of + 1)) / 4 for place in range(4)]
+    places = (
+        {min(range(len(shown)), key=lambda index: abs(shown[index][0] - step)) for step in wanted} if shown else set()
+    )
+    for index in {*places, len(shown) - 1} if shown else set():
+        step, value = shown[index]
+        column = (step - first) * (canvas.dot_columns - 1) // (last - first)
+        canvas.sign(column, _row(scale.share(value), canvas), line.marker, line.role)
 
 
 def bar(share: float, width: int, target: float | None = None, *, ascii_only: bool = False) -> str:

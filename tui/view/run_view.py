@@ -4,63 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from engine.report import duration
 from engine.runs.events import AlertEvent, GateEvent, SampleEvent
-from engine.runs.state import RunState, Series, StageState
+from engine.runs.state import RunState, StageState
 from tui.eta import Eta
-from tui.view.series import Trend, smoothed, trend
+from tui.view.conditions import Condition, Surroundings, conditions_of
+from tui.view.gauges import Chart, Gauge, Limits, Look, Zoom, charts_of, gauges_of, zoom_of
+from tui.view.pictures import Pictures, pictures_of
+from tui.view.plan import Planned, planned_of
 
 PHASES = ("fetching", "loading", "measuring before", "training", "measuring after", "saving")
 PHASE_LABELS = {"fetching": "get model", "loading": "load", "measuring before": "measure", "training": "train",
                 "measuring after": "measure", "saving": "save"}  # fmt: skip
-CHART_POINTS = 1000
 Mark = Literal["done", "now", "waiting", "failed"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """A target: at least ``minimum``, at most ``maximum``; ``words`` when it is no number."""
-
-    minimum: float | None = None
-    maximum: float | None = None
-    words: str = ""
-
-    def holds(self, value: float) -> bool:
-        return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
-
-    def __str__(self) -> str:
-        parts = [] if self.minimum is None else [f"≥ {self.minimum:g}"]
-        parts += [] if self.maximum is None else [f"≤ {self.maximum:g}"]
-        return " and ".join(parts) or self.words
-
-
-@dataclass(frozen=True)
-class Gauge:
-    """One of the three live figures. ``value`` is None while (or where) there is none; ``note`` says why."""
-
-    key: str
-    label: str
-    value: float | None
-    trend: Trend
-    target: Limits
-    scale: float
-    """The gauge's right end."""
-    good: bool | None
-    """Whether the target holds now; None where the target is no number or nothing is known."""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Chart:
-    key: str
-    title: str
-    steps: list[int]
-    values: list[float]
-    target: Limits
 
 
 @dataclass(frozen=True)
@@ -89,14 +48,29 @@ class RunView:
     """Gates of the shown stage that have not been decided: (name, limit in words)."""
     samples: list[SampleEvent]
     alerts: list[AlertEvent]
+    conditions: list[Condition]
+    """What asks for attention at this moment."""
+    planned: list[Planned]
+    """Forecast and actual of each stage."""
+    pictures: Pictures
+    zoom: Zoom | None
+    shown: int | None
+    """The stage that is looked at."""
     eta_stage: float | None
     eta_run: float | None
 
 
-def view_of(state: RunState, status: str, eta: Eta, now: float, stage: int | None = None) -> RunView:
-    """``status`` is the log's corrected by whether anybody works on the run; ``stage`` the one to look at (default:
-    the running one, else the last that ran)."""
-    shown = state.stages[stage] if stage is not None and stage < len(state.stages) else _shown(state)
+def view_of(
+    state: RunState,
+    status: str,
+    eta: Eta,
+    now: float,
+    look: Look = Look(),  # noqa: B008 - frozen
+    around: Surroundings = Surroundings(),  # noqa: B008
+) -> RunView:
+    """``status`` is the log's corrected by whether anybody works on the run; ``look.stage`` the one to look at
+    (default: the running one, else the last that ran); ``around`` what the machine says."""
+    shown = state.stages[look.stage] if look.stage is not None and look.stage < len(state.stages) else _shown(state)
     left_stage, left_run = eta.left(state, now) if status == "running" else (None, None)
     return RunView(
         status=status,
@@ -105,13 +79,18 @@ def view_of(state: RunState, status: str, eta: Eta, now: float, stage: int | Non
         rail=[_rail(one, status) for one in state.stages],
         phases=_phases(state, shown, status),
         phase_words=_phase_words(state, shown, status, left_stage),
-        gauges=_gauges(state, shown),
-        charts=_charts(state, shown),
+        gauges=gauges_of(state, shown),
+        charts=charts_of(state, shown),
         facts=_facts(shown),
         gates=[(one.index, gate) for one in state.stages for gate in one.gates.values()],
         waiting_gates=_waiting_gates(state, shown),
-        samples=shown.samples if shown else [],
-        alerts=state.alerts,
+        samples=list(shown.samples) if shown else [],
+        alerts=list(state.alerts),
+        conditions=conditions_of(state, shown, status, now, around),
+        planned=planned_of(state, now, left_stage),
+        pictures=pictures_of(shown),
+        zoom=zoom_of(state, shown, look),
+        shown=shown.index if shown else None,
         eta_stage=left_stage,
         eta_run=left_run,
     )
@@ -223,84 +202,6 @@ def _phase_words(state: RunState, stage: StageState | None, status: str, left: f
         )
     share = f" {stage.phase_done:.0f}/{stage.phase_total:.0f} {stage.phase_unit}" if stage.phase_total else ""
     return f"{stage.phase_detail or stage.phase}{share}"
-
-
-# ---- gauges and charts -----------------------------------------------------------------------------------------------
-
-
-def _limits(state: RunState, stage: StageState | None, gate: str) -> Limits:
-    if stage is None:
-        return Limits()
-    described = state.detail.get("stages", [])
-    gates = described[stage.index].get("gates", {}) if stage.index < len(described) else {}
-    low, high = gates.get(gate, (None, None))
-    return Limits(low, high)
-
-
-def _targets(state: RunState, stage: StageState | None) -> dict[str, Limits]:
-    """The target of each live figure: the gate's limits, in force or not, since the gauge is an estimate of its figure."""
-    kl = _limits(state, stage, "kl")
-    gap = _limits(state, stage, "preference_gap")
-    # The loss of a policy gradient says nothing by itself: it neither falls nor rises as the policy gets better.
-    grouped = stage is not None and "silent_groups" in stage.series
-    return {
-        "loss": Limits(words="" if grouped else "falling"),
-        "kl": kl,
-        "reward": gap if str(gap) else Limits(words="rising"),
-    }
-
-
-def _gauges(state: RunState, stage: StageState | None) -> list[Gauge]:
-    targets = _targets(state, stage)
-    reward = "margin" if stage is not None and str(_limits(state, stage, "preference_gap")) else "reward"
-    absent = {"reward": "SFT has no reward" if stage is not None and stage.method == "sft" else ""}
-    return [
-        _gauge(stage, key, label, targets[key], absent.get(key, ""))
-        for key, label in (("loss", "loss"), ("kl", "KL est"), ("reward", reward))
-    ]
-
-
-def _gauge(stage: StageState | None, key: str, label: str, target: Limits, absent: str) -> Gauge:
-    series = stage.series.get(key) if stage is not None else None
-    if series is None or not series.values:
-        return Gauge(key, label, None, "", target, _scale([], target), None, absent)
-    last = series.values[-1]
-    value = smoothed(series.values) if math.isfinite(last) else last
-    moving = trend(series.values)
-    if value is None or not math.isfinite(value):
-        return Gauge(key, label, value, moving, target, _scale(series.values, target), False, "not a number")
-    if target.minimum is None and target.maximum is None:
-        good = {"falling": moving != "rising", "rising": moving != "falling"}.get(target.words) if moving else None
-    else:
-        good = target.holds(value)
-    return Gauge(key, label, value, moving, target, _scale(series.values, target), good)
-
-
-def _scale(values: Sequence[float], target: Limits) -> float:
-    """The gauge's right end: room for what it has shown and for its target, the target not at the very edge."""
-    finite = [value for value in values[-400:] if math.isfinite(value)]
-    edge = max([0.0, *finite, *(1.5 * limit for limit in (target.minimum, target.maximum) if limit is not None)])
-    return edge or 1.0
-
-
-def _charts(state: RunState, stage: StageState | None) -> list[Chart]:
-    if stage is None:
-        return []
-    targets = _targets(state, stage)
-    chosen = [
-        ("loss", "loss"),
-        ("kl", "KL est"),
-        ("reward", _gauges(state, stage)[2].label),
-        ("grad_norm", "grad norm"),
-    ]
-    if "reward" not in stage.series:
-        chosen = [("loss", "loss"), ("kl", "KL est"), ("token_accuracy", "token accuracy"), ("grad_norm", "grad norm")]
-    charts = []
-    for key, title in chosen:
-        series = stage.series.get(key) or Series()
-        steps, values = series.thinned(CHART_POINTS)
-        charts.append(Chart(key, title, steps, values, targets.get(key, Limits())))
-    return charts
 
 
 # ---- figures -------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""What a row of numbers does: its trend, and its value smoothed."""
+"""What a row of numbers does: its trend, its value smoothed, and a part of it thinned to what a chart can show."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Literal
 
@@ -32,6 +33,49 @@ def smoothed(values: Sequence[float], n: int = 5) -> float | None:
     """Mean of the last ``n`` finite values: what a gauge shows of a gauge that jumps from step to step."""
     last = [value for value in values[-n:] if math.isfinite(value)]
     return _mean(last) if last else None
+
+
+def moving_average(values: Sequence[float], weight: float) -> list[float]:
+    """The exponential moving average of ``values``, as many as came in; ``weight`` in [0, 1) is what the past counts.
+
+    Debiased as in Adam (Kingma & Ba 2015, section 3): divided by 1 - weight^n, so that the first values are not pulled
+    to zero. What is not finite leaves a gap (NaN) and does not enter the average.
+    """
+    if not 0 <= weight < 1:
+        raise ValueError(f"weight {weight} is not in [0, 1)")
+    average, bias, found = 0.0, 1.0, []
+    finite, rest = math.isfinite, 1 - weight
+    for value in values:
+        if not finite(value):
+            found.append(math.nan)
+            continue
+        average = weight * average + rest * value
+        bias *= weight
+        found.append(average / (1 - bias))
+    return found
+
+
+def part(
+    steps: Sequence[int], values: Sequence[float], first: int, last: int, at_most: int
+) -> tuple[list[int], list[float]]:
+    """The points from step ``first`` to ``last``, thinned to ``at_most`` means of neighbours that stand at the last of them.
+
+    What is not finite is left out of a mean, unless nothing else is among the neighbours.
+    """
+    begin, end = bisect_left(steps, first), bisect_right(steps, last)
+    size = max(1, math.ceil((end - begin) / max(1, at_most)))
+    if size == 1:
+        return list(steps[begin:end]), list(values[begin:end])
+    found_steps, found_values = [], []
+    for start in range(begin, end, size):
+        stop = min(end, start + size)
+        total = sum(values[start:stop])  # the window may be of a million
+        if not math.isfinite(total):
+            finite = [value for value in values[start:stop] if math.isfinite(value)]
+            total = math.fsum(finite) / len(finite) * (stop - start) if finite else values[start]
+        found_steps.append(steps[stop - 1])
+        found_values.append(total / (stop - start))
+    return found_steps, found_values
 
 
 def _mean(values: Sequence[float]) -> float:

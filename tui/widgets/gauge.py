@@ -48,12 +48,13 @@ class Gauge(Widget):
             target = ascii_words(target)
         room = self.size.width - LABEL - VALUE - 3 - TARGET - 3
         share = data.value / data.scale if math.isfinite(data.value) else 1.0
-        style = {True: "$success", False: "$error", None: "$accent"}[data.good]
+        colour = {True: "success", False: "error", None: "accent"}[data.good]
+        style, text_style = f"${colour}", f"$text-{colour}"
         return Content.assemble(
             (f"{data.label:<{LABEL}}", "bold"),
             f"{figure(data.value):>{VALUE}} ",
-            (f"{ARROWS[data.trend][pick]} ", style),
+            (f"{ARROWS[data.trend][pick]} ", text_style),
             (bar(share, max(4, room), None if mark is None else mark / data.scale, ascii_only=self.ascii_only), style),
             f" {target:>{TARGET}} ",
-            (SIGNS[data.good][pick], f"bold {style}"),
+            (SIGNS[data.good][pick], f"bold {text_style}"),
         )

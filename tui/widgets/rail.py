@@ -12,7 +12,7 @@ SIGNS: dict[Mark, tuple[str, str]] = {
     "done": ("✓", "+"), "now": ("▶", ">"), "waiting": ("·", "."), "failed": ("✗", "!"),
 }  # fmt: skip
 STYLES: dict[Mark, str] = {
-    "done": "$success", "now": "bold $primary", "waiting": "dim", "failed": "bold $error",
+    "done": "$text-success", "now": "bold $text-primary", "waiting": "dim", "failed": "bold $text-error",
 }  # fmt: skip
 
 

@@ -1,0 +1,61 @@
+"""Driving the app by keys without a terminal, and its screens as text."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from engine.runs.events import decode
+from tui.app import FinetuneApp
+
+SNAPSHOTS = Path(__file__).with_name("snapshots")
+SIZES = {"80x24": (80, 24), "60x20": (60, 20), "160x48": (160, 48), "200x60": (200, 60)}
+
+
+def clock_at(monkeypatch, run):
+    """The follower's clock stands a second after the run's last event."""
+    last = decode(run.events.read_bytes().splitlines()[-1]).time
+    monkeypatch.setattr("tui.follow.time.time", lambda: last + 1.0)
+
+
+def text_of(app):
+    return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips()) + "\n"
+
+
+async def settled(pilot, shows, seconds=10.0):
+    """Wait until the screen shows a text."""
+    for _ in range(int(seconds / 0.05)):
+        await pilot.pause(0.05)
+        if shows in text_of(pilot.app):
+            return
+    raise AssertionError(f"never showed {shows!r}:\n{text_of(pilot.app)}")
+
+
+def drive(run_id, size, *steps, shows="lr ", then=None):
+    """Open the app, press keys; a step is a key, or a (key, text that then shows). Returns the screen's text and SVG, or
+    what ``then(app)`` gives."""
+
+    async def session():
+        app = FinetuneApp(run_id)
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await settled(pilot, shows)
+            if app.settings.keys == "shown":
+                await settled(pilot, "^")  # the footer
+            for step in steps:
+                key, text = step if isinstance(step, tuple) else (step, None)
+                await pilot.press(key)
+                if text:
+                    await settled(pilot, text)
+            await pilot.pause(0.1)
+            return then(app) if then else (text_of(app), app.export_screenshot())
+
+    return asyncio.run(session())
+
+
+def approved(name, text):
+    """Compare with the approved screen; with FINETUNE_TUI_APPROVE set, approve this one."""
+    path = SNAPSHOTS / f"{name}.txt"
+    if os.environ.get("FINETUNE_TUI_APPROVE"):
+        path.write_text(text)
+    assert text == path.read_text(), f"{path} differs; look at it, then approve with FINETUNE_TUI_APPROVE=1"

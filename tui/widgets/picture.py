@@ -1,0 +1,72 @@
+"""A picture of dots: rows of (text, role) parts, drawn once per change of what it shows or of its size."""
+
+from __future__ import annotations
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Size
+from textual.strip import Strip
+from textual.widget import Widget
+
+from tui.view.canvas import Row
+
+ROLES = ("title", "axis", "line", "raw", "target", "bad", "before", "after", *(f"series-{place}" for place in range(6)))
+
+
+class Picture(Widget):
+    """Subclasses give ``draw``; ``changed`` is called when it would come out differently."""
+
+    COMPONENT_CLASSES = {f"picture--{role}" for role in ROLES}
+    DEFAULT_CSS = """
+    Picture { height: 1fr; width: 1fr; }
+    Picture > .picture--title { text-style: bold; }
+    Picture > .picture--axis { color: $text-muted; }
+    Picture > .picture--line { color: $line; }
+    Picture > .picture--raw { color: $line-raw; }
+    Picture > .picture--target { color: $line-target; }
+    Picture > .picture--bad { color: $text-error; text-style: bold; }
+    Picture > .picture--before { color: $series-1; }
+    Picture > .picture--after { color: $series-0; text-style: bold; }
+    Picture > .picture--series-0 { color: $series-0; }
+    Picture > .picture--series-1 { color: $series-1; }
+    Picture > .picture--series-2 { color: $series-2; }
+    Picture > .picture--series-3 { color: $series-3; }
+    Picture > .picture--series-4 { color: $series-4; }
+    Picture > .picture--series-5 { color: $series-5; }
+    """
+
+    def __init__(self, ascii_only: bool = False, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.ascii_only = ascii_only
+        self._strips: list[Strip] = []
+        self._drawn: Size | None = None
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        raise NotImplementedError
+
+    def changed(self) -> None:
+        self._drawn = None
+        self.refresh()
+
+    def notify_style_update(self) -> None:
+        self._drawn = None
+        super().notify_style_update()
+
+    def render_line(self, y: int) -> Strip:
+        if self._drawn != self.size:
+            self._drawn = self.size
+            self._strips = self._made(self.draw(self.size.width, self.size.height))
+        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width, self.rich_style)
+
+    def _made(self, rows: list[Row]) -> list[Strip]:
+        plain = self.rich_style
+        styles: dict[str, Style] = {"": plain}
+        strips = []
+        for row in rows:
+            segments = []
+            for text, role in row:
+                if role not in styles:
+                    styles[role] = self.get_component_rich_style(f"picture--{role}")
+                segments.append(Segment(text, styles[role]))
+            strips.append(Strip(segments).adjust_cell_length(self.size.width, plain))
+        return strips
