@@ -16,7 +16,7 @@ from typing import Any
 from engine.forecast.arithmetic import weight_bytes
 from engine.forecast.hardware import Hardware
 from engine.forecast.model import ModelFacts
-from engine.forecast.settings import GROUPS, NO_TRAINING, Settings
+from engine.forecast.settings import GROUPS, NO_TRAINING, REFERENCES, Settings
 
 UTILIZATION = 0.35
 """Share of the peak rate that a transformers training loop usually reaches on one GPU; an assumption, not a measurement."""
@@ -79,7 +79,7 @@ def step_operations(model: ModelFacts, settings: Settings) -> float:
     tokens = settings.sequences * settings.length * settings.accumulation
     passes = 3.0 if settings.training == "full" else 2.0
     passes += 1.0 if settings.gradient_checkpointing else 0.0
-    passes += 1.0 if settings.reference in ("base", "adapter", "copy") else 0.0
+    passes += 1.0 if settings.method in REFERENCES and settings.reference in ("base", "adapter", "copy") else 0.0
     return passes * pass_operations(model, tokens, settings.length)
 
 

@@ -36,6 +36,7 @@ def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
             assert result is not None, "the stage ended without sealing its output"
         passed = bool(result["passed"])
         reason = "" if passed else f"gate failed: {', '.join(result['failed'])}"
+        context.keep_work()
         steps = steps_of(context.stage)
         channel.emit(StageEvent(state="done", method=method, steps_total=steps, passed=passed, reason=reason))
         return DONE if passed else GATE_FAILED
