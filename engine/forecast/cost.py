@@ -10,7 +10,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from engine.forecast.arithmetic import weight_bytes
 from engine.forecast.hardware import Hardware
@@ -31,8 +30,11 @@ CPU_LOGIT, GPU_LOGIT = 2e-9, 2e-11
 """Seconds of one elementwise pass over a logit: an exponential on a core; twelve bytes at 600 GB/s."""
 LOGIT_PASSES = {"score": 3, "divergence": 4, "tempered_logprobs": 29 * 4}
 """Elementwise passes over the logits of a forward; for each of 29 temperatures a division and a log-sum-exp."""
-BEYOND = {"sft": 1.0, "anti_hallucination": 1.0, "dpo": 1.0, "orpo": 1.0, "cpo": 1.5, "grpo": 1.0, "rlvr": 1.0}
-"""A step over what its passes count: CPO differentiates a divergence over the whole vocabulary (lab-nano, n 1 run)."""
+BEYOND = {"sft": 1.0, "anti_hallucination": 1.0, "dpo": 1.0, "orpo": 1.0, "cpo": 1.6, "grpo": 1.4, "rlvr": 1.4}
+"""A step over what its passes count, against SFT's and DPO's: CPO differentiates a divergence over the whole vocabulary,
+GRPO samples and verifies. Measured on lab-nano, n 1 run each, and rounded."""
+FAMILIES = (("sft", "anti_hallucination"), ("dpo", "orpo", "cpo"), ("grpo", "rlvr"))
+"""Methods whose steps are most alike."""
 STEP = 0.02
 """Seconds of a step beside its passes: the trainer's and the optimizer's Python; an assumption."""
 STARTUP = 10.0
@@ -106,19 +108,25 @@ class Known:
 
     def passes(self, limit: int, greedy: bool) -> float:
         """Passes that a batch takes: the length of its longest completion."""
+        return self._length(limit, greedy, "passes", "batches")
+
+    def written(self, limit: int, greedy: bool) -> float:
+        """Mean tokens of a completion."""
+        return self._length(limit, greedy, "tokens", "n")
+
+    def _length(self, limit: int, greedy: bool, sums: str, counts: str) -> float:
+        """Of completions with the nearest limit; the limit itself where none is known, or all were cut off by theirs."""
         found: dict[int, tuple[float, float]] = {}
         for record in self.same:
             for one in record["generate"]:
                 if one["greedy"] == greedy and one["n"] >= GENERATED_AT_ONCE / 2:
-                    passes, batches = found.get(one["limit"], (0.0, 0.0))
-                    found[one["limit"]] = passes + one["passes"], batches + one["batches"]
+                    length, count = found.get(one["limit"], (0.0, 0.0))
+                    found[one["limit"]] = length + one[sums], count + one[counts]
         if not found:
             return float(limit)
         nearest = min(found, key=lambda known: (abs(known - limit) / max(known, limit), known))
         mean = found[nearest][0] / found[nearest][1]
-        if nearest == limit:
-            return mean
-        if mean >= CUT * nearest:
+        if nearest != limit and mean >= CUT * nearest:
             return float(limit)
         return min(float(limit), mean)
 
@@ -134,7 +142,6 @@ class Cost:
         self.known, self.hardware, self.settings = known, hardware, settings
         self.formula = Formula(model, settings, hardware)
         self.factors = self._factors(known.same) or self._factors(known.records)
-        self.trained = _latest(self.factors.get("step", {}))
 
     # ---- what was measured ---------------------------------------------------------------------------------------
 
@@ -196,8 +203,10 @@ class Cost:
         by_method = self.factors.get(kind, {})
         if method in by_method:
             return statistics.median(by_method[method][-3:])
-        if by_method:
-            return statistics.median(statistics.median(found[-3:]) for found in by_method.values())
+        family = next((names for names in FAMILIES if method in names), ())
+        alike = {name: found for name, found in by_method.items() if name in family} or by_method
+        if alike:
+            return statistics.median(statistics.median(found[-3:]) for found in alike.values())
         others = [
             statistics.median(one[-3:])
             for name, found in self.factors.items() if name not in ("load", "rest") for one in found.values()
@@ -212,9 +221,9 @@ class Cost:
         tokens = one.prompt / self.known.characters_a_token
         return self.formula.generating(passes, batches, one.n / batches, tokens) * self.factor("generate")
 
-    def scored(self, one: Scored, samples: float) -> float:
+    def scored(self, one: Scored) -> float:
         tokens = self.known.characters_a_token
-        answer = samples if one.answer is None else one.answer / tokens
+        answer = self.known.written(one.limit, one.greedy) if one.answer is None else one.answer / tokens
         return self.formula.scoring(one.kind, one.n, one.prompt / tokens, answer) * self.factor(one.kind)
 
     def padded(self, work: Workload) -> dict[str, float]:
@@ -239,10 +248,9 @@ class Cost:
 
     def around(self, work: Workload) -> float:
         """Everything but the steps."""
-        samples = _mean([self.known.passes(one.limit, one.greedy) for one in work.generated if not one.greedy])
         seconds = self.loading() + self.rest()
         seconds += sum(self.generated(one) for one in work.generated)
-        return seconds + sum(self.scored(one, samples) for one in work.scored)
+        return seconds + sum(self.scored(one) for one in work.scored)
 
 
 def padded_step(work: Workload, settings: Settings, known: Known) -> dict[str, float]:
@@ -257,11 +265,3 @@ def padded_step(work: Workload, settings: Settings, known: Known) -> dict[str, f
         length = max(length, work.own_prompt / known.characters_a_token + known.passes(work.own_limit, False))
     length = min(settings.length, length)
     return {"tokens": rows * (1 + work.extra_rows) * length, "length": length, "generated": 0.0}
-
-
-def _latest(by_method: dict[str, Any]) -> int:
-    return sum(len(found) for found in by_method.values())
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -8,11 +8,13 @@ than its peak rates would say, so that a stage that never ran here is priced by 
 from __future__ import annotations
 
 import json
+import os
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from engine.runs.directory import home
+from recipes.load import LoadedRecipe
 
 VERSION = 1
 RATES = "rates.jsonl"
@@ -33,20 +35,24 @@ def machine_key() -> str:
     return f"{machine.cpu.name}, {machine.cpu.cores} cores"
 
 
-def described(recipe: Any, stage: Any, index: int, base: Path) -> dict[str, Any]:
-    """What a line says of the stage that it is about; of the model its shape alone."""
+def record_of(loaded: LoadedRecipe, stage: Any, index: int, base: Path, measured: dict[str, Any]) -> Record:
+    """A line: what the stage is (of the model its shape alone) and what was ``measured``."""
+    from engine.forecast.cost import known_of, padded_step
     from engine.forecast.duration import stage_signature
     from engine.forecast.hardware import this_machine
     from engine.forecast.model import from_folder
     from engine.forecast.plan import computes_in
     from engine.forecast.settings import from_stage
+    from engine.forecast.workload import workload
 
-    hardware = this_machine()
+    recipe, hardware = loaded.recipe, this_machine()
     model = from_folder(base, recipe.model)
     quantization = recipe.quantization if recipe.quantization != "auto" else "none"
     dtype = computes_in(recipe.dtype, hardware)
     settings = from_stage(recipe, stage, inherited_adapter=index > 0, dtype=dtype, quantization=quantization)
-    return {
+    record = {
+        "v": VERSION,
+        "machine": machine_key(),
         "device": hardware.name,
         "backend": "pytorch" if recipe.backend == "auto" else recipe.backend,
         "threads": recipe.threads,
@@ -55,7 +61,22 @@ def described(recipe: Any, stage: Any, index: int, base: Path) -> dict[str, Any]
         "model": model.config,
         "name": recipe.model,
         "settings": settings.to_json(),
+        **measured,
     }
+    if settings.trains:
+        record["padded"] = padded_step(workload(loaded, index), settings, known_of([record], model))
+    return record
+
+
+def keep(record: Record) -> None:
+    """Add a line to what is known of the machine."""
+    folder = home()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder / RATES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, json.dumps(record).encode() + b"\n")  # one write: lines of two runs do not mix
+    finally:
+        os.close(descriptor)
 
 
 def measured_here(device: str, backend: str) -> list[Record]:

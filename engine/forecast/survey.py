@@ -84,9 +84,9 @@ def _survey(path: str, _changed: int, size: int, columns: tuple[tuple[str, str],
     count = len(lengths)
     if count == LOOKED_AT and characters:
         count = max(count, round(size * count / characters))
-    prompt = sum(one for one, _ in lengths) / len(lengths)
+    asked = sum(one for one, _ in lengths) / len(lengths)
     answer = sum(one for _, one in lengths) / len(lengths)
-    return Rows(count, prompt, answer, tuple(sorted(sum(both) for both in lengths)), answered)
+    return Rows(count, asked, answer, tuple(sorted(sum(both) for both in lengths)), answered)
 
 
 def _lengths(form: Any) -> tuple[int, list[int] | None]:

@@ -44,12 +44,15 @@ class Generated:
 
 @dataclass(frozen=True)
 class Scored:
-    """Forward passes over written rows: ``kind`` is the method of the policy; ``answer`` None: as long as its samples."""
+    """Forward passes over rows: ``kind`` is the method of the policy. ``answer`` None: over completions that it wrote
+    itself, at that ``limit``."""
 
     kind: str
     n: float
     prompt: float
     answer: float | None
+    limit: int = 0
+    greedy: bool = False
 
 
 @dataclass
@@ -71,9 +74,14 @@ class Workload:
         if n > 0:
             self.generated.append(Generated(n, limit, greedy, prompt))
 
-    def score(self, kind: str, n: float, prompt: float, answer: float | None) -> None:
+    def score(self, kind: str, n: float, prompt: float, answer: float) -> None:
         if n > 0:
             self.scored.append(Scored(kind, n, prompt, answer))
+
+    def look_back(self, kind: str, n: float, prompt: float, limit: int, greedy: bool = False) -> None:
+        """Score completions that the model wrote."""
+        if n > 0:
+            self.scored.append(Scored(kind, n, prompt, None, limit, greedy))
 
 
 def workload(loaded: LoadedRecipe, index: int) -> Workload:
@@ -142,7 +150,8 @@ def _quick(stage: Any) -> int:
 
 def _drift(work: Workload, n: float, prompt: float, stage: Any) -> None:
     references = REFERENCES if getattr(stage, "training", "lora") == "lora" else 1
-    work.score("divergence", 2 * references * n, prompt, None)
+    limit = getattr(stage, "max_new_tokens", stage.evaluation.max_new_tokens)
+    work.look_back("divergence", 2 * references * n, prompt, limit)
 
 
 def _replay(work: Workload, data: _Data, own: int) -> None:
@@ -204,15 +213,13 @@ def _cpo(data: _Data, stage: Any) -> Workload:
     if stage.anchors.share:
         sources = data.general(stage.anchors.source)
         count = min(sources.count, MOST_ANCHORS)
-        work.generate(
-            count, max(LEAST_OWN_TOKENS, stage.evaluation.max_new_tokens), False, sources.prompt
-        )
+        work.generate(count, max(LEAST_OWN_TOKENS, stage.evaluation.max_new_tokens), False, sources.prompt)
         work.extra_rows = max(1, round(stage.batch_size * stage.anchors.share)) / (2 * stage.batch_size)
     probes = stage.steps // region.every + (1 if stage.steps % region.every else 0)
     work.generate((probes + 1) * suite.count, SUITE_TOKENS, True, suite.prompt)
     for _ in range(probes):
         work.generate(region.prompts, stage.evaluation.max_new_tokens, False, heldout.prompt)
-        work.score("divergence", 2 * region.prompts, heldout.prompt, None)
+        work.look_back("divergence", 2 * region.prompts, heldout.prompt, stage.evaluation.max_new_tokens)
     return work
 
 
@@ -237,7 +244,7 @@ def _rewarded(data: _Data, stage: Any) -> Workload:
 def _asked(work: Workload, rows: Rows, stage: Any) -> None:
     """Questions put for their answers and how sure they are (``engine.stages.questions``)."""
     work.generate(rows.count, stage.evaluation.max_new_tokens, True, rows.prompt)
-    work.score("tempered_logprobs", rows.count, rows.prompt, rows.answer)
+    work.look_back("tempered_logprobs", rows.count, rows.prompt, stage.evaluation.max_new_tokens, greedy=True)
 
 
 def _calibration(data: _Data, stage: Any) -> Workload:
@@ -292,10 +299,10 @@ def _abliteration(data: _Data, stage: Any) -> Workload:
     _around(work, data, measure, harmless.prompt)
     searched = min(stage.search_prompts, prompts("harmless", "search").count)
     work.generate(searched, stage.kl_tokens, True, harmless.prompt)
-    work.score("divergence", 2 * searched * stage.steps, harmless.prompt, None)
+    work.look_back("divergence", 2 * searched * stage.steps, harmless.prompt, stage.kl_tokens, greedy=True)
     for _ in range(stage.steps):
         work.generate(searched, limit, True, tested.prompt)
-    work.score("score", 2 * searched, harmless.prompt, None)
+    work.look_back("score", 2 * searched, harmless.prompt, stage.kl_tokens, greedy=True)
     for _ in range(2):
         work.generate(tested.count, limit, True, tested.prompt)
     return work
@@ -319,9 +326,9 @@ def _steering(data: _Data, stage: Any) -> Workload:
         for _ in range(stage.steps // len(stage.windows)):
             for _ in range(STEERING_ROUNDS):
                 work.generate(CALIBRATING, tokens, False, prompt)
-            work.score("divergence", 2 * STEERING_ROUNDS * CALIBRATING, prompt, 4.0 * tokens)
+            work.look_back("divergence", 2 * STEERING_ROUNDS * CALIBRATING, prompt, tokens)
             work.generate(stage.search_prompts, limit, False, prompt)
-            work.score("divergence", 2 * GENERAL, prompt, 4.0 * STEERED)
+            work.look_back("divergence", 2 * GENERAL, prompt, STEERED, greedy=True)
     work.generate(GENERAL, STEERED, True, prompt)
     work.generate(2 * suite.count, SUITE_TOKENS, True, suite.prompt)
     if stage.compose is not None or len(stage.personas) == 1:

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.backends import open_backend
 from engine.backends.interface import Backend, LoadSettings, Message
-from engine.forecast.rates import described
+from engine.forecast.rates import keep, record_of
 from engine.models.lineage import Lineage, lineage_in
 from engine.runs.channel import Channel
 from engine.runs.checkpoints import CheckpointStore
@@ -21,6 +21,8 @@ from engine.runs.events import AlertEvent, PhaseEvent
 from engine.stages.interruption import Interrupted
 from engine.stages.results import Results
 from engine.stages.work import Work
+from recipes.errors import InputError
+from recipes.load import LoadedRecipe
 from recipes.schema import Adapter, Checkpoint, Recipe
 from recipes.schema import Stage as TrainingStage
 
@@ -94,10 +96,11 @@ class StageContext:
         return self.work.watch(policy)
 
     def keep_work(self) -> None:
-        """Remember how fast this machine was. Never a reason to fail: a forecast is all that would be missing."""
-        if self.work.loading:
-            with contextlib.suppress(OSError):
-                self.work.keep(described(self.recipe, self.stage, self.index, self.base_folder()))
+        """Remember how fast this machine was, for later forecasts. Never a reason for a stage to fail."""
+        if self.work.loading and self.rank == 0:
+            with contextlib.suppress(OSError, InputError):
+                loaded = LoadedRecipe(self.recipe, self.run.recipe, self.run.path, "")
+                keep(record_of(loaded, self.stage, self.index, self.base_folder(), self.work.to_json()))
 
     def phase(self, phase: str, detail: str = "", unit: str = "") -> Callable[[int, int], None]:
         """Announce a phase; the returned function reports progress in it and ends the stage if that was asked."""

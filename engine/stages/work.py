@@ -1,13 +1,11 @@
 """What a stage's process did and how long it took, by kind of work: so that later forecasts know this machine.
 
-The policy's methods are watched from outside, so every backend is measured alike. When a stage is done, one line is
-added to ``rates.jsonl`` beside the runs; ``engine.forecast.rates`` reads it.
+The policy's methods are watched from outside, so every backend is measured alike. ``engine.forecast.rates`` keeps it when
+the stage is done.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +14,7 @@ from typing import Any
 import psutil
 
 from engine.backends.interface import Completion
-from engine.forecast.rates import GENERATED_AT_ONCE, RATES, VERSION, machine_key
-from engine.runs.directory import home
+from engine.forecast.rates import GENERATED_AT_ONCE
 
 SKIPPED_STEPS = 2
 """First steps of an attempt, which also warm up."""
@@ -111,6 +108,7 @@ class Work:
         process = psutil.Process()
         times = process.cpu_times()
         return {
+            "time": time.time(),
             "s": time.time() - process.create_time(),
             "cpu": times.user + times.system,
             "load": self.loading,
@@ -120,17 +118,6 @@ class Work:
             "score": self.scored,
             "steps": self.steps,
         }
-
-    def keep(self, about: dict[str, Any]) -> None:
-        """Add this attempt to what is known of the machine; ``about`` says what it ran."""
-        folder = home()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        line = json.dumps({"v": VERSION, "machine": machine_key(), "time": time.time(), **about, **self.to_json()})
-        descriptor = os.open(folder / RATES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, line.encode() + b"\n")  # one write: lines of two runs do not mix
-        finally:
-            os.close(descriptor)
 
 
 def decoding_passes(prompts: Sequence[Any], completions: Sequence[Completion]) -> list[int]:
