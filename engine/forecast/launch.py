@@ -9,7 +9,7 @@ from typing import Any
 from engine.forecast.hardware import this_machine
 from engine.forecast.model import from_folder
 from engine.forecast.plan import computes_in
-from engine.forecast.settings import from_stage
+from engine.forecast.settings import GROUPS, from_stage
 from engine.forecast.verdict import estimate
 from recipes.errors import InputError
 
@@ -29,5 +29,8 @@ def forecast_of(recipe: Any, stage: Any, index: int, base: Path, length: int) ->
         return None
     if hardware.kind == "cuda":
         hardware = replace(hardware, context_mib=0.0)
-    found = estimate(model, replace(settings, length=length, evaluation_prompts=0), hardware)
+    settings = replace(settings, length=length, evaluation_prompts=0)
+    if settings.method in GROUPS:  # the probe answers the longest prompt up to the limit
+        settings = replace(settings, prompt_length=max(1, length - settings.max_new_tokens))
+    found = estimate(model, settings, hardware)
     return {name: value for name, value in found.to_json().items() if name != "parts"}

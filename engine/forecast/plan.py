@@ -12,6 +12,7 @@ from engine.forecast.model import ModelFacts, find_model, from_config
 from engine.forecast.model import catalogue as model_catalogue
 from engine.forecast.rates import measured_here
 from engine.forecast.settings import Settings, from_stage
+from engine.forecast.tight import remembered
 from engine.forecast.verdict import Change, Estimate, estimate, fitting, verdict
 from engine.forecast.workload import workload
 from recipes.errors import InputError, Problem
@@ -40,6 +41,12 @@ def plan(loaded: LoadedRecipe, hardware: Hardware, *, trace: bool = True, local:
         time = duration(model, settings, hardware, workload(loaded, index), records, signature)
         told = described(model, settings, hardware, found, time, _allowed(loaded, index))
         told["notes"] += _warnings(told, settings)
+        fitted = remembered(loaded.recipe, index, hardware.name) if local else None
+        if fitted is not None:
+            told["notes"].append(
+                f"an earlier run ran out of memory here with a micro-batch of {settings.batch_size}: it will begin with "
+                f"{fitted['batch_size']}, {fitted['accumulation']} of them accumulated"
+            )
         told["source_case"] = source_case(settings.method)
         stages.append(told)
     return {

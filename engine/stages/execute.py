@@ -11,7 +11,7 @@ from engine.runs.events import AlertEvent, StageEvent
 from engine.runs.exitcodes import BAD_INPUT, DONE, FAILED, GATE_FAILED, NO_MEMORY
 from engine.stages.context import StageContext
 from engine.stages.interruption import Interrupted, behind
-from engine.stages.memory import fall_back, ran_out
+from engine.stages.memory import begin_with_what_fitted, fall_back, ran_out
 from engine.stages.output import sealed_result
 from recipes.errors import InputError
 from recipes.load import load_recipe
@@ -26,6 +26,7 @@ def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
         context = StageContext(run, recipe, index, channel)
         method, checkpoints = context.method, context.checkpoints
         channel.emit(StageEvent(state="started", method=method, steps_total=steps_of(context.stage)))
+        begin_with_what_fitted(context)
         result = sealed_result(context)
         if result is None:
             module = importlib.import_module(f"engine.stages.{method}")
