@@ -73,7 +73,7 @@ def _survey(path: str, _changed: int, size: int, columns: tuple[tuple[str, str],
         for file, line, row in itertools.islice(read_rows(Path(path)), LOOKED_AT):
             layout = layout or detect(row, FORMS, file, line, dict(columns) or None)
             prompt, answers = _lengths(convert(row, layout, file, line, dict(columns) or None))
-            characters += sum(len(str(value)) for value in row.values()) + 8 * len(row)
+            characters += sum(len(name) + len(str(value)) + 8 for name, value in row.items())
             answered = answered and answers is not None and layout.form == "question"
             lengths.append((prompt, max(answers or [0])))
     except (InputError, OSError, ValueError):
