@@ -24,7 +24,14 @@ from engine.stages.work import Work, decoding_passes
 from recipes.load import load_recipe
 
 MACHINE = Hardware("a card", "cuda", 24_000, 24_000, 86, 70.0, 900.0)
-SHORT = ["steps=4", "evaluation.suite_n=6", "evaluation.prompts=70", "data.limit=64", "replay.share=0.3", "batch_size=8"]
+SHORT = [
+    "steps=4",
+    "evaluation.suite_n=6",
+    "evaluation.prompts=70",
+    "data.limit=64",
+    "replay.share=0.3",
+    "batch_size=8",
+]
 
 
 def planned(name, *changes):
@@ -61,7 +68,9 @@ def as_if_run(method, slower):
     loaded = load_recipe(name)
     from engine.forecast.settings import from_stage
 
-    settings = from_stage(loaded.recipe, loaded.recipe.stages[0], inherited_adapter=False, dtype="fp32", quantization="none")
+    settings = from_stage(
+        loaded.recipe, loaded.recipe.stages[0], inherited_adapter=False, dtype="fp32", quantization="none"
+    )
     work = workload(loaded, 0)
     cost = Cost(model, settings, MACHINE, known_of([], model))
     generated = [

@@ -174,12 +174,20 @@ def traced(method: str, folder: Path, training: str, checkpointing: bool) -> flo
 
 
 CASES = [
-    ("sft", "llama", "lora", False), ("sft", "qwen3", "lora", True), ("sft", "gemma3_text", "full", False),
-    ("dpo", "mistral", "lora", True), ("dpo", "qwen2", "full", False), ("dpo", "qwen3", "lora", False),
+    ("sft", "llama", "lora", False), ("sft", "gemma3_text", "full", False), ("dpo", "mistral", "lora", True),
+    ("dpo", "qwen2", "full", False), ("orpo", "gemma3_text", "lora", True), ("cpo", "llama", "lora", False),
+    ("grpo", "llama", "lora", False), ("rlvr", "llama", "lora", False),
 ]  # fmt: skip
+"""Every method, every architecture, LoRA and full; the slower and wider ones are in `make soak`."""
+SOAKED = [
+    ("sft", "qwen3", "lora", True), ("dpo", "qwen3", "lora", False), ("orpo", "qwen3", "full", False),
+    ("orpo", "qwen3", "lora", True), ("cpo", "qwen2", "full", False), ("cpo", "qwen3", "lora", True),
+    ("grpo", "qwen3", "lora", True),
+]  # fmt: skip
+MARKED = [*CASES, *(pytest.param(*case, marks=pytest.mark.soak) for case in SOAKED)]
 
 
-@pytest.mark.parametrize("method,architecture,training,checkpointing", CASES)
+@pytest.mark.parametrize("method,architecture,training,checkpointing", MARKED)
 def test_the_traced_peak_is_the_real_steps(method, architecture, training, checkpointing, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
