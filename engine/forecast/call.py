@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from engine.forecast.duration import Pace, duration
+from engine.forecast.duration import Duration, duration
 from engine.forecast.hardware import Hardware, find_hardware, from_dict, machines
 from engine.forecast.model import ModelFacts, find_model, from_config
 from engine.forecast.settings import GROUPS, Settings, read_settings
@@ -125,8 +125,7 @@ def described(
     settings: Settings,
     hardware: Hardware,
     found: Estimate,
-    paces: tuple[Pace, ...] = (),
-    signature: str = "",
+    time: Duration | None = None,
     allowed: Any = None,
 ) -> dict[str, Any]:
     """The forecast as plain data."""
@@ -143,7 +142,7 @@ def described(
     return {
         "method": settings.method,
         "memory": found.to_json(),
-        "time_s": duration(model, settings, hardware, paces, signature).to_json(),
+        "time_s": (time or duration(model, settings, hardware)).to_json(),
         "storage": storage(model, settings),
         "available_mib": round(hardware.available_mib, 1) if hardware.available_mib else None,
         "verdict": judged,

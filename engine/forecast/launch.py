@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.forecast.duration import duration, earlier_paces, stage_signature
+from engine.forecast.duration import duration, stage_signature
 from engine.forecast.hardware import Hardware, this_machine
 from engine.forecast.model import ModelFacts, from_folder
 from engine.forecast.plan import computes_in
-from engine.forecast.settings import Settings, from_stage
+from engine.forecast.rates import measured_here
+from engine.forecast.settings import GROUPS, Settings, from_stage
 from engine.forecast.verdict import estimate
+from engine.forecast.workload import workload
 from recipes.errors import InputError
+from recipes.load import LoadedRecipe
 
 
 def forecast_of(recipe: Any, stage: Any, index: int, base: Path, length: int) -> dict[str, Any] | None:
@@ -24,20 +27,25 @@ def forecast_of(recipe: Any, stage: Any, index: int, base: Path, length: int) ->
     if known is None:
         return None
     model, settings, hardware = known
-    found = estimate(model, replace(settings, length=length, evaluation_prompts=0), hardware)
+    settings = replace(settings, length=length, evaluation_prompts=0)
+    if settings.method in GROUPS:  # the probe answers the longest prompt up to the limit
+        settings = replace(settings, prompt_length=max(1, length - settings.max_new_tokens))
+    found = estimate(model, settings, hardware)
     return {name: value for name, value in found.to_json().items() if name != "parts"}
 
 
-def expectation(recipe: Any, stage: Any, index: int, base: Path) -> dict[str, Any] | None:
+def expectation(loaded: LoadedRecipe, stage: Any, index: int, base: Path) -> dict[str, Any] | None:
     """``{"memory", "time_s"}`` of a whole stage on this machine, its longest rows and its evaluations included."""
-    known = _known(recipe, stage, index, base)
+    known = _known(loaded.recipe, stage, index, base)
     if known is None:
         return None
     model, settings, hardware = known
     if "max_length" not in stage.model_fields_set and model.max_length:  # nobody asked for the default
         settings = replace(settings, length=min(settings.length, model.max_length))
     memory = {name: value for name, value in estimate(model, settings, hardware).to_json().items() if name != "parts"}
-    taken = duration(model, settings, hardware, earlier_paces(), stage_signature(recipe, index))
+    records = measured_here(hardware.name, hardware.backend)
+    signature = stage_signature(loaded.recipe, index)
+    taken = duration(model, settings, hardware, workload(loaded, index), records, signature)
     return {"memory": memory, "time_s": taken.to_json()}
 
 

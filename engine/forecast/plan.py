@@ -6,12 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from engine.forecast.call import check_possible, described, priced
-from engine.forecast.duration import earlier_paces, stage_signature
+from engine.forecast.duration import duration, stage_signature
 from engine.forecast.hardware import Hardware
 from engine.forecast.model import ModelFacts, find_model, from_config
 from engine.forecast.model import catalogue as model_catalogue
+from engine.forecast.rates import measured_here
 from engine.forecast.settings import Settings, from_stage
+from engine.forecast.tight import remembered
 from engine.forecast.verdict import Change, Estimate, estimate, fitting, verdict
+from engine.forecast.workload import workload
 from recipes.errors import InputError, Problem
 from recipes.load import LoadedRecipe, dump_recipe, validate
 from recipes.methods import cards, stage_types
@@ -30,13 +33,20 @@ def plan(loaded: LoadedRecipe, hardware: Hardware, *, trace: bool = True, local:
     unknown model and for settings that are impossible, naming the stage's field.
     """
     model = find_model(loaded.recipe.model, loaded.folder)
-    paces = earlier_paces() if local else ()
+    records = measured_here(hardware.name, hardware.backend) if local else []
     stages = []
     for index, settings in enumerate(stage_settings(loaded, model, hardware)):
         found = priced(model, settings, hardware, trace=trace)
         signature = stage_signature(loaded.recipe, index) if local else ""
-        told = described(model, settings, hardware, found, paces, signature, _allowed(loaded, index))
+        time = duration(model, settings, hardware, workload(loaded, index), records, signature)
+        told = described(model, settings, hardware, found, time, _allowed(loaded, index))
         told["notes"] += _warnings(told, settings)
+        fitted = remembered(loaded.recipe, index, hardware.name) if local else None
+        if fitted is not None:
+            told["notes"].append(
+                f"an earlier run ran out of memory here with a micro-batch of {settings.batch_size}: it will begin with "
+                f"{fitted['batch_size']}, {fitted['accumulation']} of them accumulated"
+            )
         told["source_case"] = source_case(settings.method)
         stages.append(told)
     return {

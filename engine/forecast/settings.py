@@ -88,6 +88,8 @@ class Settings:
     reference: str = "none"
     """What DPO and CPO compare with: the base below the adapter, a frozen second adapter, a second model (copy),
     log-probabilities computed beforehand."""
+    anchor_share: float = 0.25
+    """CPO: general rows beside the pairs of a micro-batch, as a share of them; 0 for none."""
     gpus: int = 1
     steps: int = 200
     evaluation_prompts: int = 0
@@ -140,6 +142,8 @@ def read_settings(given: dict[str, Any], where: str = "run") -> Settings:
     method, training = values.get("method", "sft"), values.get("training", "lora")
     if method in REFERENCES and values.get("reference", "none") == "none":
         values["reference"] = "base" if training == "lora" else "copy"
+    if method == "orpo" and training == "full" and values.get("loop") == "stage":
+        values.setdefault("reference", "copy")  # not for its loss: the gauges and gates compare with it
     problems += _wrong(values, names, where)
     if problems:
         raise InputError(problems)
@@ -157,6 +161,9 @@ def _wrong(values: dict[str, Any], names: Iterable[str], where: str) -> list[Pro
             accepted = "`all-linear`, `attention` or a list of module names"
         elif name in WORDS:
             good, accepted = value in WORDS[name], quoted(WORDS[name])
+        elif isinstance(default, float):
+            good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+            accepted = "a share from 0 to below 1"
         elif isinstance(default, bool):
             good, accepted = isinstance(value, bool), "`true` or `false`"
         else:
@@ -182,7 +189,9 @@ def from_stage(recipe: Any, stage: Any, *, inherited_adapter: bool, dtype: str, 
     evaluation = getattr(stage, "evaluation", None)
     training = getattr(stage, "training", "lora")
     batch = getattr(stage, "batch_size", 8)
-    reference = "none"
+    reference = "adapter" if inherited_adapter and training == "lora" else "none"  # a frozen copy, for the gauges
+    if method == "orpo" and training == "full":
+        reference = "copy"
     if method in REFERENCES:
         reference = "copy" if training == "full" else "adapter" if inherited_adapter else "base"
         if getattr(stage, "precompute_reference", False) or getattr(stage, "precompute_ref_log_probs", False):
@@ -205,6 +214,7 @@ def from_stage(recipe: Any, stage: Any, *, inherited_adapter: bool, dtype: str, 
         "group_size": getattr(stage, "group_size", None) or getattr(stage, "num_generations", None) or 8,
         "max_new_tokens": getattr(stage, "max_new_tokens", None) or getattr(evaluation, "max_new_tokens", None) or 256,
         "reference": reference,
+        "anchor_share": getattr(getattr(stage, "anchors", None), "share", 0.0),
         "gpus": recipe.processes,
         "steps": getattr(stage, "steps", 200),
         "evaluation_prompts": getattr(evaluation, "prompts", 0) or 0,

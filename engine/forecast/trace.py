@@ -119,8 +119,10 @@ def _relevant(settings: Settings) -> dict[str, Any]:
     kept = settings.to_json()
     for name in ("steps", "evaluation_prompts", "evaluation_tokens", "checkpoint_keep", "gpus", "backend"):
         del kept[name]
-    for name in ("group_size", "max_new_tokens", "prompt_length"):
+    for name in ("group_size", "prompt_length", *(() if settings.method in GROUPS else ("max_new_tokens",))):
         del kept[name]
+    if settings.method != "cpo":
+        del kept["anchor_share"]
     kept["accumulation"] = min(2, settings.accumulation)
     if settings.method in GROUPS:
         kept["method"] = "grpo"

@@ -168,7 +168,7 @@ def changes(settings: Settings) -> Iterator[Change]:
             "shorter", f"sequences of at most {half} tokens", "longer rows are truncated",
             replace(settings, length=half), {"max_length": half}, {},
         )  # fmt: skip
-    if settings.reference in ("copy", "base", "adapter"):
+    if settings.method in REFERENCES and settings.reference in ("copy", "base", "adapter"):
         yield Change(
             "precomputed reference", "the reference's log-probabilities computed once, before training",
             "no live KL", replace(settings, reference="precomputed"), {"precompute_reference": True}, {},

@@ -18,7 +18,7 @@ def run(context: StageContext) -> bool:
     """Nothing trains: the answers stay as they are, what is said of their certainty changes."""
     stage = context.stage
     context.phase("loading", context.lineage.base.id)
-    policy = context.backend.load(context.lineage, context.run.path, context.load_settings(needs_reference=False))
+    policy = context.open_policy(needs_reference=False)
     rows = {
         name: [row for row in load_rows(context.data / f"{name}.jsonl") if isinstance(row, Question)]
         for name in ("train", "heldout")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 from engine.backends import open_backend
 from engine.backends.interface import Backend, LoadSettings, Message
+from engine.forecast.rates import keep, record_of
 from engine.models.lineage import Lineage, lineage_in
 from engine.runs.channel import Channel
 from engine.runs.checkpoints import CheckpointStore
@@ -18,6 +20,9 @@ from engine.runs.directory import RunDirectory
 from engine.runs.events import AlertEvent, PhaseEvent
 from engine.stages.interruption import Interrupted
 from engine.stages.results import Results
+from engine.stages.work import Work
+from recipes.errors import InputError
+from recipes.load import LoadedRecipe
 from recipes.schema import Adapter, Checkpoint, Recipe
 from recipes.schema import Stage as TrainingStage
 
@@ -38,6 +43,7 @@ class StageContext:
         self.method: str = self.stage.method
         self.folder = run.stage_folder(index, self.method)
         self._take_smaller_micro_batch()
+        self.work = Work()
         self.data = run.data_folder(index, self.method)
         self.output = self.folder / "output"
         self.lineage: Lineage = lineage_in(run, index)
@@ -82,6 +88,19 @@ class StageContext:
             needs_reference=needs_reference,
             trust_remote_code=self.recipe.trust_remote_code,
         )
+
+    def open_policy(self, needs_reference: bool) -> Any:
+        """The policy of the lineage, loaded; what it is asked for is counted for later forecasts."""
+        with self.work.load():
+            policy = self.backend.load(self.lineage, self.run.path, self.load_settings(needs_reference))
+        return self.work.watch(policy)
+
+    def keep_work(self) -> None:
+        """Remember how fast this machine was, for later forecasts. Never a reason for a stage to fail."""
+        if self.work.loading and self.rank == 0:
+            with contextlib.suppress(OSError, InputError):
+                loaded = LoadedRecipe(self.recipe, self.run.recipe, self.run.path, "")
+                keep(record_of(loaded, self.stage, self.index, self.base_folder(), self.work.to_json()))
 
     def phase(self, phase: str, detail: str = "", unit: str = "") -> Callable[[int, int], None]:
         """Announce a phase; the returned function reports progress in it and ends the stage if that was asked."""

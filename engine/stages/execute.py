@@ -12,7 +12,7 @@ from engine.runs.exitcodes import BAD_INPUT, DONE, FAILED, GATE_FAILED, NO_MEMOR
 from engine.stages.context import StageContext
 from engine.stages.foretelling import tell_forecast
 from engine.stages.interruption import Interrupted, behind
-from engine.stages.memory import fall_back, ran_out
+from engine.stages.memory import begin_with_what_fitted, fall_back, ran_out
 from engine.stages.output import sealed_result
 from recipes.errors import InputError
 from recipes.load import load_recipe
@@ -27,6 +27,7 @@ def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
         context = StageContext(run, recipe, index, channel)
         method, checkpoints = context.method, context.checkpoints
         channel.emit(StageEvent(state="started", method=method, steps_total=steps_of(context.stage)))
+        begin_with_what_fitted(context)
         result = sealed_result(context)
         if result is None:
             tell_forecast(context)
@@ -38,6 +39,7 @@ def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
             assert result is not None, "the stage ended without sealing its output"
         passed = bool(result["passed"])
         reason = "" if passed else f"gate failed: {', '.join(result['failed'])}"
+        context.keep_work()
         steps = steps_of(context.stage)
         channel.emit(StageEvent(state="done", method=method, steps_total=steps, passed=passed, reason=reason))
         return DONE if passed else GATE_FAILED

@@ -7,9 +7,11 @@ from pathlib import Path
 from engine.forecast.launch import expectation
 from engine.report import duration
 from engine.stages.context import StageContext
+from recipes.load import LoadedRecipe
 
 BASES = {
     "rates": "peak rates",
+    "other models": "other models on this machine",
     "similar runs": "similar runs on this machine",
     "same stage": "the same stage on this machine",
 }
@@ -22,7 +24,8 @@ def tell_forecast(context: StageContext) -> None:
     told = context.run.state().alerts if context.run.events.is_file() else []
     if any(alert.code == "forecast" and alert.stage == context.index for alert in told):
         return
-    found = expectation(context.recipe, context.stage, context.index, Path(context.base_folder()))
+    loaded = LoadedRecipe(context.recipe, context.run.recipe, context.run.path, "")
+    found = expectation(loaded, context.stage, context.index, Path(context.base_folder()))
     if found is None:
         return
     memory, time = found["memory"], found["time_s"]

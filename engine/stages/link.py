@@ -38,6 +38,7 @@ class StageLink:
 
     def step(self, step: int, total: int, values: dict[str, float]) -> None:
         self.context.channel.emit(StepEvent(step=step, total=total, values=dict(values)))
+        self.context.work.step(values)
         self._evaluation.remember(step, values)
 
     def measured_longest(self, rows: int, length: int, memory_mib: float, seconds: float) -> None:
@@ -68,6 +69,7 @@ class StageLink:
 
     def wants_checkpoint(self, step: int, total: int) -> bool:
         stage = self.context.stage
+        self.context.work.between_steps()
         evaluated = stage.evaluation.every is not None and step % stage.evaluation.every == 0
         # Evaluated steps are kept too: the last whose gates passed is what a rollback goes back to.
         return step == total or step % stage.checkpoint.every == 0 or evaluated
@@ -87,6 +89,7 @@ class StageLink:
         self._evaluation.save_history(staging)
         meta = {"stage": context.index, "method": context.method, "step": step, "versions": context.backend.versions()}
         sealed = context.checkpoints.seal(staging, step, meta)
+        context.work.between_steps()
         context.channel.emit(
             CheckpointEvent(action="saved", step=step, path=relative_to_run(context, sealed), reason="")
         )

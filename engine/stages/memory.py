@@ -2,14 +2,18 @@
 process started again, because only a new process gives everything back.
 
 The effective batch stays, and with it the order of the data: a checkpoint's step is the same place in them. What was
-learned is kept in the stage's folder, so that a resume does not run into it again.
+learned is kept in the stage's folder, so that a resume does not run into it again, and for later runs of the same stage
+on this machine (``engine.forecast.tight``), which begin with what fitted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
+from engine.forecast import tight
+from engine.forecast.hardware import this_machine
 from engine.runs.files import write_atomically
 from engine.stages.context import MICRO_BATCH, StageContext
 
@@ -63,4 +67,27 @@ def fall_back(context: StageContext) -> bool:
         f"accumulated instead of {stage.accumulation}; the effective batch stays {batch * accumulation}"
     )
     context.alert("warning", "out-of-memory", text, batch_size=batch, accumulation=accumulation)
+    with contextlib.suppress(OSError):  # the next run would only have to find out again
+        tight.remember(context.recipe, context.index, this_machine().name, next_)
     return True
+
+
+def begin_with_what_fitted(context: StageContext) -> None:
+    """Take the smaller micro-batch at once where an earlier run of the same stage ran out of memory here, and say so."""
+    if (context.folder / MICRO_BATCH).is_file() or context.folder.is_dir() or not tight.path().is_file():
+        return  # under way already: a stage's micro-batch changes only when it must
+    fields = tight.remembered(context.recipe, context.index, this_machine().name)
+    if fields is None:
+        return
+    wanted = context.stage.batch_size
+    context.stage = context.stage.model_copy(update=fields)
+    if context.rank != 0:
+        return
+    context.folder.mkdir(parents=True)
+    write_atomically(context.folder / MICRO_BATCH, json.dumps(fields))
+    text = (
+        f"an earlier run of this stage ran out of memory here with a micro-batch of {wanted}: beginning with "
+        f"{fields['batch_size']}, and {fields['accumulation']} of them accumulated; the effective batch stays "
+        f"{fields['batch_size'] * fields['accumulation']}. To try {wanted} again, remove {tight.path()}"
+    )
+    context.alert("info", "smaller-micro-batch", text, **fields)

@@ -20,7 +20,7 @@ SAID_EVERY = 10
 def load(context: StageContext, evaluation: Evaluation) -> Any:
     """The frozen policy; the evaluation gets it too."""
     context.phase("loading", context.lineage.base.id)
-    evaluation.policy = context.backend.load(context.lineage, context.run.path, context.load_settings(False))
+    evaluation.policy = context.open_policy(needs_reference=False)
     return evaluation.policy
 
 

@@ -25,7 +25,7 @@ def run_training_stage(
     to generate some first). Raises Interrupted when paused, stopped or out of disk space.
     """
     context.phase("loading", context.lineage.base.id)
-    policy = context.backend.load(context.lineage, context.run.path, context.load_settings(needs_reference))
+    policy = context.open_policy(needs_reference)
     evaluation.policy = policy
     if context.rank == 0:
         evaluation.before()

@@ -137,3 +137,25 @@ def test_prompts_that_leave_no_room_are_left_out(backend, lineage, settings, gro
     assert "1 of 12 prompts have more than 84 tokens" in capsys.readouterr().out
     with pytest.raises(InputError, match="max_length"):
         backend.train("grpo", policy, rows, group_stage(steps=1, max_length=13), link_type(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("method, changes", [("grpo", {}), ("rlvr", {"kl_weight": 0.1, "accumulation": 2})])
+def test_the_probe_answers_the_longest_prompt_to_the_limit_and_leaves_nothing_behind(
+    method, changes, backend, lineage, settings, group_stage, link_type, tmp_path
+):
+    told = []
+
+    class Probed(link_type):
+        def measured_longest(self, *figures):
+            told.append(figures)
+
+    stage = group_stage(steps=4, **changes)
+    plain, probed = link_type(tmp_path / "plain"), Probed(tmp_path / "probed")
+    policies = [
+        trained(backend, lineage, settings, tmp_path / str(number), method, stage, link, 12)
+        for number, link in enumerate((plain, probed))
+    ]
+    assert plain.losses() == probed.losses() and len(plain.losses()) == 4
+    assert same(adapter_weights(policies[0]), adapter_weights(policies[1]))
+    (rows, length, memory_mib, seconds) = told[0]
+    assert len(told) == 1 and rows == 8 and length > 12 + 5 and memory_mib > 0 and seconds > 0

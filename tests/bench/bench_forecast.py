@@ -27,7 +27,12 @@ def measured_rows() -> list[dict[str, Any]]:
 
 def priced(row: dict[str, Any], tier: str) -> dict[str, Any]:
     """The forecast's memory for a measured row."""
-    return forecast({"model": row["model_id"], "run": row["run"], "tier": tier})["memory"]
+    return forecast({"model": row["model_id"], "run": row["run"], "tier": tier, **_on(row)})["memory"]
+
+
+def _on(row: dict[str, Any]) -> dict[str, Any]:
+    """The T4's rows name their card in their settings; those that tests/gpu measured describe it."""
+    return {"hardware": row["hardware"]} if "hardware" in row else {}
 
 
 def error(found: float, measured: float) -> float:
@@ -38,7 +43,7 @@ def judged(row: dict[str, Any], memory_mib: float, tier: str) -> str:
     """The verdict on a card like the row's with so much memory to use."""
     context = row["measured_mib"]["cuda_context_mib"]
     card = {"name": row["gpu"], "kind": "cuda", "memory_mib": memory_mib, "available_mib": memory_mib}
-    card |= {"compute_capability": 75, "context_mib": context}
+    card |= {"compute_capability": row.get("hardware", {}).get("compute_capability", 75), "context_mib": context}
     return forecast({"model": row["model_id"], "run": row["run"], "hardware": card, "tier": tier})["verdict"]
 
 
@@ -97,7 +102,7 @@ def _rows() -> list[str]:
 
 
 def _kernel(name: str) -> Any:
-    return lambda row: row["run"]["attn_impl"] == name
+    return lambda row: row["run"].get("attn_impl", row["run"].get("attention")) == name
 
 
 def _unseen(row: dict[str, Any]) -> bool:

@@ -12,9 +12,10 @@ from unittest import mock
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from trl import GRPOTrainer
 
 from engine.backends import open_backend
-from engine.backends.interface import LoadSettings
+from engine.backends.interface import LoadSettings, Probe
 from engine.backends.pytorch.meter import CUBLAS_WORKSPACE_ELSEWHERE, Meter
 from engine.backends.pytorch.stand_ins import cuda_kernels
 from engine.forecast import forecast
@@ -27,6 +28,7 @@ from recipes.resources import resolve_model
 from tests.bench.bench_forecast import measured_rows
 
 LENGTH, BATCH, RANK = 384, 2, 8
+NEW_TOKENS, TEMPLATE = 64, 2
 TINY = {
     "llama": {},
     "qwen2": {"num_key_value_heads": 1},
@@ -77,6 +79,41 @@ class Link:
     def stop_requested(self):
         return False
 
+    def sample(self, step, prompt, completion, values):
+        pass
+
+    def probe(self, step):
+        return Probe(kl=0.0, retention=None, n=1)
+
+    def probed(self, step, probe, held):
+        pass
+
+
+def rows_of(method: str):
+    """Rows that fill the whole length."""
+    long, user = "Tarn " * 400, {"role": "user", "content": "Hi"}
+    talk = [user, {"role": "assistant", "content": long}]
+    pairs = [SimpleNamespace(prompt=[user], chosen=long, rejected=long + "!") for _ in range(16)]
+    if method == "sft":
+        return [talk for _ in range(16)]
+    if method == "cpo":
+        return SimpleNamespace(pairs=pairs, anchors=[talk for _ in range(8)])
+    if method in ("grpo", "rlvr"):
+        asked = [{"role": "user", "content": "Tarn " * (LENGTH - NEW_TOKENS - TEMPLATE)}]
+        questions = [SimpleNamespace(prompt=asked, answer="1") for _ in range(16)]
+        return SimpleNamespace(questions=questions, verifier=Uneven())
+    return pairs
+
+
+class Uneven:
+    """A verifier that finds every other completion right, so that no group is silent."""
+
+    def verify(self, prompts, completions, answers):
+        return [SimpleNamespace(reward=float(place % 2), components={}) for place in range(len(completions))]
+
+    def steps(self, prompts, completions, answers):
+        return [[SimpleNamespace(end=1, accepted=place % 2 == 0, required=True)] for place in range(len(completions))]
+
 
 def really_allocated(method: str, folder: Path, run: Path, training: str, checkpointing: bool) -> float:
     """Peak MiB that the stage's own trainer requests over three steps on rows of full length."""
@@ -88,25 +125,21 @@ def really_allocated(method: str, folder: Path, run: Path, training: str, checkp
     stage = SimpleNamespace(
         steps=3, batch_size=BATCH, accumulation=1, learning_rate=1e-3, schedule="linear", warmup=0.0, weight_decay=0.0,
         max_grad_norm=1.0, optimizer="adamw", gradient_checkpointing=checkpointing, max_length=LENGTH, beta=0.1,
-        sft_weight=0.0, odds_weight=0.1,
+        sft_weight=0.0, odds_weight=0.1, kl_coefficient=1.0, kl_target=0.03, group_size=2, max_new_tokens=NEW_TOKENS,
+        temperature=1.0, kl_weight=0.0, clip=0.2, num_iterations=1, steps_per_generation=None, loss="dapo",
+        anchors=SimpleNamespace(share=0.25), process_weight=0.5, outcome_weight=1.0,
+        trust_region=SimpleNamespace(every=100, kl=1.0, retention=0.0, slower=0.5),
     )  # fmt: skip
-    long = "Tarn " * 400
-    rows = {
-        "sft": [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": long}] for _ in range(16)],
-        "dpo": [
-            SimpleNamespace(prompt=[{"role": "user", "content": "Hi"}], chosen=long, rejected=long + "!")
-            for _ in range(16)
-        ],
-    }["sft" if method == "sft" else "dpo"]
     backend = open_backend("pytorch")
     policy = backend.load(lineage, run, settings)
+    rows = rows_of(method)
     allocator = CachingAllocator()
     meter = Meter(allocator, 75)
     models = [policy.model] + ([policy.reference] if policy.reference is not None else [])
     for model in models:
         for tensor in (*model.parameters(), *model.buffers()):
             meter.track(tensor)
-    with cuda_kernels(75), _foreach(), meter:
+    with cuda_kernels(75), _foreach(), _written(), meter:
         backend.train(method, policy, rows, stage, Link(run))
     return (allocator.peak_allocated - CUBLAS_WORKSPACE_ELSEWHERE) / MIB
 
@@ -121,10 +154,19 @@ def _foreach():
     return mock.patch.object(torch.optim.AdamW, "__init__", made)
 
 
+def _written():
+    """GRPO's completions as if sampled, all of full length: the stand-ins compute nothing that could be sampled from."""
+
+    def complete(self, prompt_ids, *args, **kwargs):
+        return [[5 + place % 7] * NEW_TOKENS for place in range(len(prompt_ids))], None
+
+    return mock.patch.object(GRPOTrainer, "_generate_single_turn", complete)
+
+
 def traced(method: str, folder: Path, training: str, checkpointing: bool) -> float:
     run = {
         "method": method, "loop": "stage", "training": training, "dtype": "fp32", "lora_rank": RANK, "batch_size": BATCH,
-        "length": LENGTH, "gradient_checkpointing": checkpointing, "autocast": False,
+        "length": LENGTH, "max_new_tokens": NEW_TOKENS, "gradient_checkpointing": checkpointing, "autocast": False,
     }  # fmt: skip
     found = Trace(find_model(str(folder)), read_settings(run), 75).result()
     assert "error" not in found, found
@@ -132,12 +174,20 @@ def traced(method: str, folder: Path, training: str, checkpointing: bool) -> flo
 
 
 CASES = [
-    ("sft", "llama", "lora", False), ("sft", "qwen3", "lora", True), ("sft", "gemma3_text", "full", False),
-    ("dpo", "mistral", "lora", True), ("dpo", "qwen2", "full", False), ("dpo", "qwen3", "lora", False),
+    ("sft", "llama", "lora", False), ("sft", "gemma3_text", "full", False), ("dpo", "mistral", "lora", True),
+    ("dpo", "qwen2", "full", False), ("orpo", "gemma3_text", "lora", True), ("cpo", "llama", "lora", False),
+    ("grpo", "llama", "lora", False), ("rlvr", "llama", "lora", False),
 ]  # fmt: skip
+"""Every method, every architecture, LoRA and full; the slower and wider ones are in `make soak`."""
+SOAKED = [
+    ("sft", "qwen3", "lora", True), ("dpo", "qwen3", "lora", False), ("orpo", "qwen3", "full", False),
+    ("orpo", "qwen3", "lora", True), ("cpo", "qwen2", "full", False), ("cpo", "qwen3", "lora", True),
+    ("grpo", "qwen3", "lora", True),
+]  # fmt: skip
+MARKED = [*CASES, *(pytest.param(*case, marks=pytest.mark.soak) for case in SOAKED)]
 
 
-@pytest.mark.parametrize("method,architecture,training,checkpointing", CASES)
+@pytest.mark.parametrize("method,architecture,training,checkpointing", MARKED)
 def test_the_traced_peak_is_the_real_steps(method, architecture, training, checkpointing, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()

@@ -56,7 +56,7 @@ builtins.__import__ = importing
 def run(tmp_path, batch_size, accumulation, most_rows=10_000, from_step=0):
     """The exit code and events of a run whose trainer cannot take more than so many rows."""
     home = tmp_path / f"home-{batch_size}-{most_rows}-{from_step}"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     (home / "sitecustomize.py").write_text(INJECTED)
     (home / "tight.yaml").write_text(RECIPE.format(batch_size=batch_size, accumulation=accumulation))
     environment = {
@@ -90,6 +90,11 @@ def test_the_recovered_run_learns_what_the_smaller_micro_batch_would_have(tmp_pa
     _, undisturbed, _ = run(tmp_path, batch_size=2, accumulation=4)
     assert told(undisturbed) == []
     assert losses(recovered) == losses(undisturbed) and len(losses(recovered)) == 4
+    # The next run of the same stage here does not run into it again, and says why.
+    _, again, _ = run(tmp_path, batch_size=8, accumulation=1, most_rows=2)
+    assert told(again) == [] and losses(again) == losses(undisturbed)
+    said = [event.text for event in again if isinstance(event, AlertEvent) and event.code == "smaller-micro-batch"]
+    assert len(said) == 1 and "micro-batch of 8: beginning with 2, and 4" in said[0]
 
 
 def test_memory_that_runs_out_later_costs_the_steps_since_the_checkpoint(tmp_path):

@@ -6,6 +6,7 @@ from (seed, epoch), and the buffer is part of every checkpoint.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 from pathlib import Path
@@ -87,6 +88,40 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
         inputs = super()._prepare_inputs(generation_batch)
         self._tokens += int(inputs["prompt_mask"].sum() + inputs["completion_mask"].sum())
         return inputs
+
+    # ---- the probe -----------------------------------------------------------------------------------------------
+
+    def _longest_batch(self) -> dict[str, Any] | None:
+        """A micro-batch of the longest prompts, all answered up to the limit: what training can meet at worst."""
+        rows = max((encode_prompt(self.policy.tokenizer, row["prompt"]) for row in self.train_dataset), key=len)
+        count, limit = self.args.per_device_train_batch_size, self.max_completion_length
+        device = self.policy.device
+        prompts = torch.tensor([rows] * count, device=device)
+        completions = torch.full((count, limit), rows[-1], device=device)
+        return {
+            "prompt_ids": prompts,
+            "prompt_mask": torch.ones_like(prompts),
+            "completion_ids": completions,
+            "completion_mask": torch.ones_like(completions),
+            "advantages": torch.linspace(-1.0, 1.0, count, device=device),
+            "num_items_in_batch": torch.tensor(count * limit, device=device),
+            **({"ref_per_token_logps": torch.zeros((count, limit), device=device)} if self.beta else {}),
+        }
+
+    def _probe_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Answer a whole generation's prompts up to the limit, then the loss and its backward."""
+        model.train()
+        if not self.use_vllm:
+            count = self.args.per_device_train_batch_size * self.args.steps_per_generation
+            prompts = inputs["prompt_ids"][:1].expand(count, -1)
+            limit = self.max_completion_length
+            config = copy.deepcopy(self.generation_config)
+            config.min_new_tokens, config.max_new_tokens = limit, limit
+            with self.policy.weights("policy") as policy:
+                policy.generate(prompts, attention_mask=torch.ones_like(prompts), generation_config=config)
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs)
+        self.accelerator.backward(loss)
 
     # ---- the gauge -----------------------------------------------------------------------------------------------
 

@@ -32,8 +32,11 @@ from engine.forecast.allocator import MIB, CachingAllocator
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 REFERENCE_ADAPTER = "ref"
-KL_ROWS, KL_TOKENS = 4, 256
-"""As ``engine.backends.pytorch.sft`` and ``dpo`` read the live KL gauge."""
+PAIRS_WITH_REFERENCE = ("dpo", "cpo")
+GAUGES = {"sft": (4, 256), "orpo": (8, 256), "grpo": (8, 512), "dpo": (None, 256)}
+"""Method -> (rows, positions) of the live KL gauge, as the modules of that name have them; None: all rows."""
+PENALTY_TOKENS = 2048
+"""Positions of CPO's penalty (``engine.backends.pytorch.cpo``)."""
 
 
 def main() -> int:
@@ -81,6 +84,7 @@ class Step:
         self.model = self._base(config)
         self.vocabulary = self.model.config.get_text_config().vocab_size
         self.reference: torch.nn.Module | None = None
+        self.reference_hidden: list[torch.Tensor] = []
         if settings["reference"] == "copy":
             self.reference = self._base(config).requires_grad_(False).eval()
         if self.lora:
@@ -228,33 +232,79 @@ class Step:
         mask = torch.ones_like(tokens) if self.settings["padded"] else None
         with self._autocast(), _captured(self) as hidden:
             out = self.model(input_ids=tokens, attention_mask=mask, labels=tokens, use_cache=False, fused_lm_head=True)
-            if method in ("dpo", "cpo") and self.settings["reference"] != "precomputed":
+            if method in PAIRS_WITH_REFERENCE and self.settings["reference"] != "precomputed":
                 reference = self._reference_logprobs(tokens, mask)
             else:
                 reference = torch.zeros(out.log_probs.shape)
-            if method in ("dpo", "cpo") and len(hidden) > 1:
-                self._gauge()
+            hidden.extend(self.reference_hidden)
+            self.reference_hidden = []
+            if method == "cpo":
+                loss = self._preference_loss(out, reference)
+                return hidden, loss + self._penalty(tokens, mask, hidden)
+            self._gauge(tokens, mask, len(hidden))
             if method == "sft":
-                if self.lora:
-                    self._reference_rows(tokens[:KL_ROWS], mask)
-                    self._gauge()
                 return hidden, out.loss
-            ratio = (out.log_probs - reference).sum(1)
-            chosen, rejected = ratio.chunk(2) if method in ("dpo", "orpo", "cpo") else (ratio, ratio)
-            return hidden, -torch.nn.functional.logsigmoid(0.1 * (chosen - rejected)).mean() + 0.0 * out.loss
+            if method == "grpo":
+                return hidden, self._clipped_loss(out)
+            return hidden, self._preference_loss(out, reference)
+
+    def _preference_loss(self, out: Any, reference: torch.Tensor) -> torch.Tensor:
+        chosen, rejected = (out.log_probs - reference).sum(1).chunk(2)
+        return -torch.nn.functional.logsigmoid(0.1 * (chosen - rejected)).mean() + 0.0 * out.loss
+
+    def _clipped_loss(self, out: Any) -> torch.Tensor:
+        """PPO's objective with one advantage a row."""
+        ratio = torch.exp(out.log_probs - out.log_probs.detach())
+        advantages = torch.empty((ratio.shape[0], 1))
+        return -torch.min(ratio * advantages, torch.clamp(ratio, 0.8, 1.2) * advantages).mean()
+
+    def _penalty(self, tokens: torch.Tensor, mask: Any, hidden: list[torch.Tensor]) -> torch.Tensor:
+        """CPO's divergence on the pairs and on anchors beside them, which go through the model on their own."""
+        from engine.backends.pytorch.divergence import captured_hidden_states, token_divergence
+
+        policy, reference = hidden[:2] if len(hidden) > 1 else (hidden[0], hidden[0].detach())
+        sides = [(policy, reference.detach())]
+        if self.settings["anchor_share"]:
+            count = max(1, round(self.settings["batch_size"] * self.settings["anchor_share"]))
+            rows, rows_mask = tokens[:count], None if mask is None else mask[:count]
+            with captured_hidden_states(self.model, with_graph=True) as anchors:
+                self.model(input_ids=rows, attention_mask=rows_mask, use_cache=False, logits_to_keep=1)
+            sides.append((anchors[0], self._reference_rows(rows, rows_mask)))
+        divergences = []
+        for policy, reference in sides:
+            budget = _thinned(policy.shape[0] * (policy.shape[1] - 1), PENALTY_TOKENS // len(sides))
+            places = [torch.zeros(budget, dtype=torch.long) for _ in range(2)]
+            chosen, other = (states[:, :-1][places[0], places[1]] for states in (policy, reference))
+            divergences.append(token_divergence(self.model, chosen, other.detach()))
+        return torch.cat(divergences).mean()
 
     @torch.no_grad()
-    def _reference_rows(self, tokens: torch.Tensor, mask: Any) -> None:
-        """SFT's live KL asks the stage's start about a few rows while the step's activations wait."""
-        with self.model.disable_adapter():
-            mask = None if mask is None else mask[:KL_ROWS]
-            self.model(input_ids=tokens, attention_mask=mask, use_cache=False, logits_to_keep=1)
+    def _reference_rows(self, tokens: torch.Tensor, mask: Any) -> torch.Tensor:
+        """The last hidden states of the stage's start for a few rows, while the step's activations wait."""
+        from engine.backends.pytorch.divergence import captured_hidden_states
 
-    def _gauge(self) -> None:
-        """The live KL of a few positions, in fp32 tiles of both models' logits."""
+        model = self.reference if self.reference is not None else self.model
+        context: Any = contextlib.nullcontext() if self.reference is not None else self._reference_adapter()
+        with context, captured_hidden_states(model) as hidden:
+            model(input_ids=tokens, attention_mask=mask, use_cache=False, logits_to_keep=1)
+        return hidden[0]
+
+    def _gauge(self, tokens: torch.Tensor, mask: Any, forwards: int) -> None:
+        """The live KL of a few positions, in fp32 tiles of both models' logits; most methods ask the start for it."""
         from engine.backends.pytorch.divergence import token_divergence
 
-        count = min(KL_TOKENS, self.settings["batch_size"] * self.settings["length"])
+        rows, positions = GAUGES[self.settings["method"]]
+        if rows is None:
+            if forwards < 2:  # the reference was computed beforehand
+                return
+        elif self.lora or self.reference is not None:
+            self._reference_rows(tokens[:rows], None if mask is None else mask[:rows])
+        else:
+            return
+        scored = self.settings["length"] - 1
+        if self.settings["method"] == "grpo":
+            scored = min(scored, self.settings["max_new_tokens"])  # completions alone
+        count = _thinned(min(rows or tokens.shape[0], tokens.shape[0]) * scored, positions)
         width = self.model.get_output_embeddings().weight.shape[1]
         policy, reference = (torch.empty((count, width), dtype=self.dtype) for _ in range(2))
         token_divergence(self.model, policy, reference)
@@ -330,11 +380,15 @@ class QuantizedAdam:
 
 @contextlib.contextmanager
 def _captured(step: Step) -> Iterator[list[torch.Tensor]]:
-    """The live KL gauge of the preference stages holds the last hidden states of both forwards."""
-    if step.settings["method"] in ("sft", "dpo", "cpo") and (step.lora or step.settings["method"] != "sft"):
+    """The live KL gauge of the stages holds the last hidden states of the forward, and of the reference's."""
+    method = step.settings["method"]
+    if method in PAIRS_WITH_REFERENCE or step.lora or step.reference is not None:
         from engine.backends.pytorch.divergence import captured_hidden_states
 
-        with captured_hidden_states(step.model) as hidden:
+        with contextlib.ExitStack() as stack:
+            hidden = stack.enter_context(captured_hidden_states(step.model, with_graph=method == "cpo"))
+            if step.reference is not None and method in PAIRS_WITH_REFERENCE:
+                step.reference_hidden = stack.enter_context(captured_hidden_states(step.reference))
             yield hidden
     else:
         yield []
@@ -356,6 +410,11 @@ def _fake_friendly() -> Iterator[None]:
         for name in ("kaiming_uniform_", "normal_", "zeros_", "trunc_normal_", "uniform_"):
             stack.enter_context(mock.patch.object(torch.nn.init, name, lambda tensor, *args, **kwargs: tensor))
         yield
+
+
+def _thinned(positions: int, at_most: int) -> int:
+    """How many positions a fixed stride leaves (``engine.backends.pytorch.divergence.predicting_positions``)."""
+    return -(-positions // -(-positions // at_most))
 
 
 def _like(parameter: torch.nn.Parameter, dtype: torch.dtype) -> torch.nn.Parameter:

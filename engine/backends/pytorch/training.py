@@ -102,17 +102,16 @@ class LinkedTrainer:
         """One forward and backward on the longest micro-batch there is, before the first step: what runs out of memory
         does so now. Nothing of it stays: no gradient, no metric, no random number drawn.
 
-        Methods that generate their batches have no longest row beforehand, and several ranks would have to agree on
-        one; both are left out.
+        Several ranks would have to agree on one; they are left out.
         """
-        rows = longest_rows(self.train_dataset, self.args.per_device_train_batch_size)  # type: ignore[attr-defined]
         told = getattr(self.link, "measured_longest", None)
-        if told is None or not rows or hasattr(self, "_buffered_inputs") or torch.distributed.is_initialized():
+        if told is None or torch.distributed.is_initialized():
             return
-        inputs = self._prepare_inputs(self.data_collator(rows))  # type: ignore[attr-defined]
-        tokens = inputs.get("input_ids")
-        if tokens is None:
+        inputs = self._longest_batch()
+        if inputs is None:
             return
+        parts = [inputs[name] for name in ("input_ids", "prompt_ids", "completion_ids") if name in inputs]
+        rows, length = parts[0].shape[0], sum(part.shape[1] for part in parts)
         metrics = copy.deepcopy(getattr(self, "_metrics", None))
         seen = copy.deepcopy({name: getattr(self, name) for name in COUNTERS if hasattr(self, name)})
         cuda = torch.cuda.is_available()
@@ -120,7 +119,7 @@ class LinkedTrainer:
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
         with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
-            super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+            self._probe_step(model, inputs, *args, **kwargs)
             if cuda:
                 torch.cuda.synchronize()
         seconds = time.perf_counter() - began
@@ -129,8 +128,17 @@ class LinkedTrainer:
             self._metrics = metrics
         for name, value in seen.items():
             setattr(self, name, value)
-        told(int(tokens.shape[0]), int(tokens.shape[1]), peak_memory_mib(), seconds)
+        told(int(rows), int(length), peak_memory_mib(), seconds)
         self._last_time = time.perf_counter()
+
+    def _longest_batch(self) -> dict[str, Any] | None:
+        """The longest micro-batch there is, ready for the model; None where nothing is known of it beforehand."""
+        rows = longest_rows(self.train_dataset, self.args.per_device_train_batch_size)  # type: ignore[attr-defined]
+        inputs = self._prepare_inputs(self.data_collator(rows)) if rows else {}  # type: ignore[attr-defined]
+        return inputs if "input_ids" in inputs else None
+
+    def _probe_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         super()._maybe_log_save_evaluate(*args, **kwargs)  # type: ignore[misc]

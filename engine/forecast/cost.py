@@ -1,0 +1,267 @@
+"""The seconds of counted work: first from the machine's peak rates, then scaled by what earlier stages measured there.
+
+What is measured is a factor for each kind of work (generating, each way of scoring, a training step of each method): how
+many times slower than the formula below this machine was. So a stage that never ran here is priced by those that did;
+a kind that nobody measured takes the others' median.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.forecast.arithmetic import weight_bytes
+from engine.forecast.hardware import Hardware
+from engine.forecast.model import ModelFacts, from_config
+from engine.forecast.rates import GENERATED_AT_ONCE, Record
+from engine.forecast.settings import GROUPS, REFERENCES, Settings, read_settings
+from engine.forecast.workload import Generated, Scored, Workload
+
+UTILIZATION = 0.35
+"""Share of the peak rate that a transformers training loop usually reaches on one GPU; an assumption, not a measurement."""
+BANDWIDTH_SHARE = 0.5
+"""Share of the peak bandwidth that generating reaches; an assumption."""
+LAYER_PASS = 0.025 / 32
+"""Seconds of Python and kernel launches that a layer takes in one forward; an assumption (25 ms a token at 32 layers)."""
+CPU_TFLOPS = 0.05
+"""A CPU core or two, for machines of unknown rates."""
+CPU_LOGIT, GPU_LOGIT = 2e-9, 2e-11
+"""Seconds of one elementwise pass over a logit: an exponential on a core; twelve bytes at 600 GB/s."""
+LOGIT_PASSES = {"score": 3, "divergence": 4, "tempered_logprobs": 29 * 4}
+"""Elementwise passes over the logits of a forward; for each of 29 temperatures a division and a log-sum-exp."""
+BEYOND = {"sft": 1.0, "anti_hallucination": 1.0, "dpo": 1.0, "orpo": 1.0, "cpo": 1.6, "grpo": 1.4, "rlvr": 1.4}
+"""A step over what its passes count, against SFT's and DPO's: CPO differentiates a divergence over the whole vocabulary,
+GRPO samples and verifies. Measured on lab-nano, n 1 run each, and rounded."""
+FAMILIES = (("sft", "anti_hallucination"), ("dpo", "orpo", "cpo"), ("grpo", "rlvr"))
+"""Methods whose steps are most alike."""
+STEP = 0.02
+"""Seconds of a step beside its passes: the trainer's and the optimizer's Python; an assumption."""
+STARTUP = 10.0
+"""Seconds until torch, transformers, PEFT and TRL are imported; an assumption."""
+LOADED = 500 * 2**20
+"""Bytes of weights a second from the disk to the device; an assumption."""
+REST = 8.0
+"""Seconds of a stage beside all that: preparing rows, the probe of the longest batch, checkpoints; an assumption."""
+CHARACTERS_A_TOKEN = 4.0
+"""Of English text with a modern vocabulary, where the model has written nothing here yet."""
+CUT = 0.95
+"""Share of the limit from which on completions count as cut off by it, so that a higher limit makes them longer."""
+
+
+class Formula:
+    """Seconds from peak rates, for one model on one machine."""
+
+    def __init__(self, model: ModelFacts, settings: Settings, hardware: Hardware) -> None:
+        self.model, self.settings, self.hardware = model, settings, hardware
+        peak = hardware.tflops or (CPU_TFLOPS if hardware.kind == "cpu" else 50.0)
+        self.flops = peak * 1e12 * UTILIZATION * (0.8 if settings.quantization != "none" else 1.0)
+        bandwidth = hardware.bandwidth or (40.0 if hardware.kind == "cpu" else 300.0)
+        self.reading = weight_bytes(model, settings) / (bandwidth * 1e9 * BANDWIDTH_SHARE)
+        self.logit = CPU_LOGIT if hardware.kind == "cpu" else GPU_LOGIT
+        self.launches = model.layers * LAYER_PASS
+
+    def forward(self, tokens: float, length: float) -> float:
+        """One forward over ``tokens`` tokens in sequences of ``length``."""
+        return tokens * (2.0 * self.model.active_parameters + 2.0 * self.model.layers * length * self.model.query_width)
+
+    def generating(self, passes: float, batches: float, rows: float, prompt_tokens: float) -> float:
+        """``passes`` over batches of ``rows``; each batch reads its prompts of ``prompt_tokens`` first."""
+        one = self.launches + max(self.reading, rows * 2.0 * self.model.active_parameters / self.flops)
+        return passes * one + batches * self.forward(rows * prompt_tokens, prompt_tokens) / self.flops
+
+    def scoring(self, kind: str, rows: float, prompt_tokens: float, answer_tokens: float) -> float:
+        whole = prompt_tokens + answer_tokens
+        logits = rows * (answer_tokens + 1) * self.model.vocabulary * LOGIT_PASSES[kind]
+        batches = rows / GENERATED_AT_ONCE
+        return self.forward(rows * whole, whole) / self.flops + logits * self.logit + batches * self.launches
+
+    def step(self, tokens: float, length: float, generated: float = 0.0) -> float:
+        """An optimizer step over ``tokens`` padded tokens in rows of ``length``; GRPO generates them first."""
+        settings = self.settings
+        passes = 3.0 if settings.training == "full" else 2.0
+        passes += 1.0 if settings.gradient_checkpointing else 0.0
+        if settings.method in REFERENCES and settings.reference in ("base", "adapter", "copy"):
+            passes += 1.0
+        seconds = passes * self.forward(tokens, length) / self.flops * BEYOND.get(settings.method, 1.0)
+        seconds += settings.accumulation * 3 * self.launches + STEP
+        if settings.method in GROUPS:
+            rows = settings.batch_size * settings.accumulation
+            seconds += self.generating(generated, 1, rows, max(1.0, length - generated))
+        return seconds
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the records of a machine say. ``same`` are those of the model in question."""
+
+    records: Sequence[Record]
+    same: Sequence[Record]
+    seconds: str = "s"
+    """``s``: of the wall. The benchmark on a shared machine takes ``cpu``."""
+
+    @property
+    def characters_a_token(self) -> float:
+        found = [one for record in self.same for one in record["generate"]]
+        tokens = sum(one["tokens"] for one in found)
+        return sum(one["characters"] for one in found) / tokens if tokens else CHARACTERS_A_TOKEN
+
+    def passes(self, limit: int, greedy: bool) -> float:
+        """Passes that a batch takes: the length of its longest completion."""
+        return self._length(limit, greedy, "passes", "batches")
+
+    def written(self, limit: int, greedy: bool) -> float:
+        """Mean tokens of a completion."""
+        return self._length(limit, greedy, "tokens", "n")
+
+    def _length(self, limit: int, greedy: bool, sums: str, counts: str) -> float:
+        """Of completions with the nearest limit; the limit itself where none is known, or all were cut off by theirs."""
+        found: dict[int, tuple[float, float]] = {}
+        for record in self.same:
+            for one in record["generate"]:
+                if one["greedy"] == greedy and one["n"] >= GENERATED_AT_ONCE / 2:
+                    length, count = found.get(one["limit"], (0.0, 0.0))
+                    found[one["limit"]] = length + one[sums], count + one[counts]
+        if not found:
+            return float(limit)
+        nearest = min(found, key=lambda known: (abs(known - limit) / max(known, limit), known))
+        mean = found[nearest][0] / found[nearest][1]
+        if nearest != limit and mean >= CUT * nearest:
+            return float(limit)
+        return min(float(limit), mean)
+
+
+def known_of(records: Sequence[Record], model: ModelFacts, seconds: str = "s") -> Known:
+    return Known(records, [record for record in records if record["model"] == model.config], seconds)
+
+
+class Cost:
+    """Prices a stage's workload on a machine."""
+
+    def __init__(self, model: ModelFacts, settings: Settings, hardware: Hardware, known: Known) -> None:
+        self.known, self.hardware, self.settings = known, hardware, settings
+        self.formula = Formula(model, settings, hardware)
+        self.factors = self._factors(known.same) or self._factors(known.records)
+
+    # ---- what was measured ---------------------------------------------------------------------------------------
+
+    def _factors(self, records: Sequence[Record]) -> dict[str, dict[str, list[float]]]:
+        """Kind -> method (of a step; else "") -> measured seconds over the formula's, oldest first."""
+        found: dict[str, dict[str, list[float]]] = {}
+        unit = self.known.seconds
+
+        def tell(kind: str, method: str, measured: float, formula: float) -> None:
+            if measured > 0 and formula > 0:
+                found.setdefault(kind, {}).setdefault(method, []).append(measured / formula)
+
+        for record in records:
+            formula, tokens = self._formula_of(record), self._characters(record)
+            generated = [one for one in record["generate"] if one["batches"]]
+            if generated:
+                priced = sum(
+                    formula.generating(
+                        one["passes"], one["batches"], one["n"] / one["batches"],
+                        one["prompt_characters"] / one["n"] / tokens,
+                    )
+                    for one in generated
+                )  # fmt: skip
+                tell("generate", "", sum(one[unit] for one in generated), priced)
+            for kind, one in record["score"].items():
+                rows = one["n"]
+                priced = formula.scoring(
+                    kind, rows, one["prompt_characters"] / rows / tokens, one["characters"] / rows / tokens
+                )
+                tell(kind, "", one[unit], priced)
+            steps = record["steps"]
+            if steps.get("n") and record.get("padded"):
+                padded = record["padded"]
+                step = formula.step(padded["tokens"], padded["length"], padded["generated"])
+                tell("step", record["method"], steps[unit] / steps["n"], step)
+            if record["load"]:
+                tell("load", "", record["load"][unit], self._loading(formula))
+                tell("rest", record["method"], max(0.1, self.rest_of(record)), REST)
+        return found
+
+    def _formula_of(self, record: Record) -> Formula:
+        return Formula(from_config(record["model"], record["name"]), read_settings(record["settings"]), self.hardware)
+
+    def _characters(self, record: Record) -> float:
+        tokens = sum(one["tokens"] for one in record["generate"])
+        written = sum(one["characters"] for one in record["generate"])
+        return written / tokens if tokens else self.known.characters_a_token
+
+    def rest_of(self, record: Record) -> float:
+        """Seconds of a stage that no kind of work accounts for."""
+        unit = self.known.seconds
+        counted = record["load"][unit] + sum(one[unit] for one in [*record["generate"], *record["score"].values()])
+        steps = record["steps"]
+        if steps.get("n"):
+            counted += record["settings"]["steps"] * steps[unit] / steps["n"]
+        return record[unit] - counted
+
+    def factor(self, kind: str, method: str = "") -> float:
+        by_method = self.factors.get(kind, {})
+        if method in by_method:
+            return statistics.median(by_method[method][-3:])
+        family = next((names for names in FAMILIES if method in names), ())
+        alike = {name: found for name, found in by_method.items() if name in family} or by_method
+        if alike:
+            return statistics.median(statistics.median(found[-3:]) for found in alike.values())
+        others = [
+            statistics.median(one[-3:])
+            for name, found in self.factors.items() if name not in ("load", "rest") for one in found.values()
+        ]  # fmt: skip
+        return statistics.median(others) if others and kind not in ("load", "rest") else 1.0
+
+    # ---- prices --------------------------------------------------------------------------------------------------
+
+    def generated(self, one: Generated) -> float:
+        batches = -(-one.n // GENERATED_AT_ONCE)
+        passes = batches * self.known.passes(one.limit, one.greedy)
+        tokens = one.prompt / self.known.characters_a_token
+        return self.formula.generating(passes, batches, one.n / batches, tokens) * self.factor("generate")
+
+    def scored(self, one: Scored) -> float:
+        tokens = self.known.characters_a_token
+        answer = self.known.written(one.limit, one.greedy) if one.answer is None else one.answer / tokens
+        return self.formula.scoring(one.kind, one.n, one.prompt / tokens, answer) * self.factor(one.kind)
+
+    def padded(self, work: Workload) -> dict[str, float]:
+        """Tokens of a step, of a row, and those of a row that are generated."""
+        return padded_step(work, self.settings, self.known)
+
+    def step(self, work: Workload) -> float:
+        if not self.settings.trains:
+            return 0.0
+        row = self.padded(work)
+        found = self.formula.step(row["tokens"], row["length"], row["generated"])
+        return found * self.factor("step", self.settings.method)
+
+    def loading(self) -> float:
+        return self._loading(self.formula) * self.factor("load")
+
+    def _loading(self, formula: Formula) -> float:
+        return STARTUP + weight_bytes(formula.model, formula.settings) / LOADED
+
+    def rest(self) -> float:
+        return REST * self.factor("rest", self.settings.method)
+
+    def around(self, work: Workload) -> float:
+        """Everything but the steps."""
+        seconds = self.loading() + self.rest()
+        seconds += sum(self.generated(one) for one in work.generated)
+        return seconds + sum(self.scored(one) for one in work.scored)
+
+
+def padded_step(work: Workload, settings: Settings, known: Known) -> dict[str, float]:
+    """What a step computes on, in tokens, as planned: the lengths that batches are padded to."""
+    rows = settings.sequences * settings.accumulation
+    if settings.method in GROUPS:
+        generated = known.passes(settings.max_new_tokens, False)
+        length = min(settings.length, work.asked / known.characters_a_token + generated)
+        return {"tokens": rows * length, "length": length, "generated": generated}
+    length = work.padded / known.characters_a_token
+    if work.own_limit:
+        length = max(length, work.own_prompt / known.characters_a_token + known.passes(work.own_limit, False))
+    length = min(settings.length, length)
+    return {"tokens": rows * (1 + work.extra_rows) * length, "length": length, "generated": 0.0}
