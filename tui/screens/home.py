@@ -32,6 +32,7 @@ network or GPU. A recipe of yours: `finetune-tui run my.yaml`.
 
 class Home(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "new", "new recipe"),
         Binding("d", "demo", "demo"),
         Binding("enter", "open", "open"),
         Binding("r", "steer('resume')", "resume"),
@@ -159,6 +160,11 @@ class Home(Screen[None]):
             from tui.screens.asking import ask_and_do
 
             ask_and_do(self, word, line.run)
+
+    def action_new(self) -> None:
+        from tui.screens.wizard.page import open_wizard
+
+        open_wizard(self.app)
 
     @work(thread=True)
     def action_demo(self) -> None:

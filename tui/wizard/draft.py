@@ -86,7 +86,9 @@ def _stage(wizard: Wizard, index: int, method: str) -> dict[str, Any]:
     assert wizard.plan is not None
     source = wizard.sources[index]
     lab = is_lab(wizard.model)
-    stage = dict(_library_stage(wizard.plan.methods, index, wizard.plan.name)) if lab else {"method": method}
+    stage: dict[str, Any] = {"method": method}
+    if lab:
+        stage = dict(_library_stage(wizard.plan.methods, index, wizard.plan.name))
     if not lab:
         stage |= _defaults(method, source)
     if method == "abliteration":

@@ -1,0 +1,43 @@
+"""Which column plays which part: what the inspection took, what else it could be, and what a recipe has to say of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.data.formats import detect
+from engine.data.served import forms_of
+from recipes.errors import InputError
+from recipes.methods import cards
+
+
+def for_recipe(reading: dict[str, Any], columns: list[str], method: str | None) -> dict[str, str]:
+    """The ``columns:`` with which a run reads the rows as the inspection did; empty where it does so by itself."""
+    renamed = {ours: theirs for ours, theirs in reading["columns"].items() if ours != theirs}
+    if method is None:
+        return renamed
+    wanted = forms_of(cards()[method])
+    tried = [renamed]
+    if reading["form"] == "question" and "conversation" in wanted:
+        asked = reading["columns"].get("prompt") or reading["columns"].get("question")
+        tried.append({"prompt": asked, "completion": reading["columns"]["answer"]})
+    needed = set(reading["columns"].values())
+    for mapping in tried:
+        try:
+            layout = detect(dict.fromkeys([*columns, *needed], ""), wanted, "", 1, mapping or None)
+        except InputError:
+            continue
+        if layout.name == reading["layout"] or (layout.form == "conversation" and mapping is not renamed):
+            return mapping
+    return renamed
+
+
+def cycled(reading: dict[str, Any], part: str, columns: list[str], by: int) -> dict[str, str]:
+    """The reading's columns with another one for ``part``; two parts never share one: they swap."""
+    chosen = dict(reading["columns"])
+    if chosen[part] not in columns:
+        return chosen
+    new = columns[(columns.index(chosen[part]) + by) % len(columns)]
+    for other, column in chosen.items():
+        if column == new and other != part:
+            chosen[other] = chosen[part]
+    return chosen | {part: new}
