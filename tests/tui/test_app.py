@@ -29,6 +29,9 @@ def still(monkeypatch):
     monkeypatch.setattr("tui.words.unicode_terminal", lambda: True)
     monkeypatch.setattr("tui.app.unicode_terminal", lambda: True)
     monkeypatch.setattr("engine.hardware.card.machine_line", lambda: "a machine of the tests")
+    from tests.tui.wizard_driving import MACHINE
+
+    monkeypatch.setattr("tui.machine_book.machine", lambda: MACHINE)
 
 
 def clock_at(monkeypatch, run):

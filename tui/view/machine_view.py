@@ -23,7 +23,7 @@ class Row:
 
 def card(machine: Machine) -> list[Row]:
     memory = machine.training_memory()
-    told = "no GPU, for the lab and small models" if memory.device == "cpu" else "shared with the system" if memory.unified else ""  # fmt: skip
+    told = "no GPU" if memory.device == "cpu" else "shared with the system" if memory.unified else ""  # fmt: skip
     rows = [
         Row(
             "trains on",

@@ -24,7 +24,7 @@ from tui.wizard.mapping import cycled, for_recipe
 from tui.wizard.state import VERIFIERS, Source, questions_about, unanswered
 
 FILES = (*SUFFIXES, *ALSO)
-LABEL = 12
+LABEL = 17
 
 
 class DataPanel(Vertical):
@@ -160,10 +160,14 @@ class DataPanel(Vertical):
             reading = looked.found["reading"]
             sure = f"{reading['layout']}, {reading['confidence']:.0%} sure"
             rows.append(("layout", self._row("read as", sure, "")))
-            for part, column in reading["columns"].items():
+            hint = "your columns; the arrow keys change them"
+            for number, (part, column) in enumerate(reading["columns"].items()):
                 arrows = ("<", ">") if plain else ("‹", "›")
                 rows.append(
-                    (f"column:{part}", self._row(f"  {part}", f"{arrows[0]} {column} {arrows[1]}", "your column"))
+                    (
+                        f"column:{part}",
+                        self._row(f"  {part}", f"{arrows[0]} {column} {arrows[1]}", "" if number else hint),
+                    )
                 )
         for name, question, example in questions_about(self.method or ""):
             value = self.source.words.get(name, "")

@@ -160,8 +160,14 @@ class FitPage(Page):
         width = max(30, self.app.size.width - 4)
         return Content.assemble(
             (f"{sign[1] if self.plain else sign[0]} ", sign[2]), (f"{size(remedy['process_mib']):>9}  ", sign[2]),
-            f"{where}{self.words(remedy['what'])}", (f"  (costs {remedy['costs']})", "dim"),
+            f"{where}{self._said_here(remedy['what'])}", (f"  (costs {remedy['costs']})", "dim"),
         ).truncate(width, ellipsis=True)  # fmt: skip
+
+    def _said_here(self, text: str) -> str:
+        """The forecast's words without the command line's."""
+        return self.words(
+            text.replace(" (--make-fit)", "").replace("--make-fit combines them", "several together do: b")
+        )
 
     def _draw_report(self) -> None:
         width = max(30, self.app.size.width - 4)
@@ -196,9 +202,9 @@ class FitPage(Page):
                 (f"({span(time['low'])} {dash} {span(time['high'])})", "dim"),
             ),
             self._bar(memory["parts"], stage["available_mib"], width),
-            self._legend(memory["parts"]),
+            self._legend(memory["parts"], width),
             *(
-                Content.styled(f"{'!' if self.plain else '▲'} {self.words(note)}", "$warning")
+                Content.styled(f"{'!' if self.plain else '▲'} {self._said_here(note)}", "$warning")
                 for note in stage["notes"]
             ),
         ]
@@ -219,12 +225,20 @@ class FitPage(Page):
         cells.insert(end, ("|" if self.plain else "┃", "bold"))
         return Content.assemble(*cells)
 
-    def _legend(self, parts: dict[str, float]) -> Content:
+    def _legend(self, parts: dict[str, float], width: int) -> Content:
+        """Broken between parts, never inside one."""
         place = 1 if self.plain else 0
         told: list[tuple[str, str]] = []
+        used = 0
         for name, value in parts.items():
-            if value >= 1:
-                told += [(f"{PARTS[name][place]} ", PARTS[name][2]), (f"{name.replace('_', ' ')} {size(value)}  ", "")]
+            words = f"{name.replace('_', ' ')} {size(value)}  "
+            if value < 1:
+                continue
+            if used and used + 2 + len(words) > width:
+                told.append(("\n", ""))
+                used = 0
+            told += [(f"{PARTS[name][place]} ", PARTS[name][2]), (words, "")]
+            used += 2 + len(words)
         return Content.assemble(*told)
 
     # ---- keys ----------------------------------------------------------------------------------------------------

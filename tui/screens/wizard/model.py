@@ -85,21 +85,23 @@ class ModelPage(Page):
         self.query_one(Picker).show(options, pointed)
 
     def _words(self, one: Choice) -> Content:
-        wide = self.app.size.width >= 100
-        name = one.word if len(one.word) <= 44 else one.word[:43] + "…"
-        parts: list[tuple[str, str]] = [
-            (f"{name:<{46 if wide else 42}}", "bold" if one.kind in ("lab", "here") else "")
-        ]
-        parts.append((f"{amount(one.parameters) if one.parameters else '':>8} ", ""))
+        width = self.app.size.width
+        wide, narrow = width >= 100, width < 76
+        room = 46 if wide else max(16, width - (16 if narrow else 39))
+        name = one.word if len(one.word) < room else one.word[: room - 2] + "…"
+        parts: list[tuple[str, str]] = [(f"{name:<{room}}", "bold" if one.kind in ("lab", "here") else "")]
+        if not narrow:
+            parts.append((f"{amount(one.parameters) if one.parameters else '':>8} ", ""))
         need = self._needs.get(one.word)
         if need:
             sign = SIGNS[need[1]]
-            parts += [(f"{size(need[0]):>9} ", ""), (f"{sign[1] if self.plain else sign[0]} {need[1]:<13}", sign[2])]
-        else:
-            parts.append((f"{'':<25}", ""))
+            judged = "" if narrow else f" {need[1]:<12}"
+            parts += [(f"{size(need[0]):>9} ", ""), (f"{sign[1] if self.plain else sign[0]}{judged}", sign[2])]
+        elif wide:
+            parts.append((f"{'':<24}", ""))
         if wide:
-            parts.append((one.note or {"catalogue": "downloaded at the start"}.get(one.kind, ""), "dim"))
-        return Content.assemble(*parts).truncate(max(20, self.app.size.width - 4))
+            parts.append((f"  {one.note or {'catalogue': 'downloaded at the start'}.get(one.kind, '')}", "dim"))
+        return Content.assemble(*parts)
 
     # ---- keys ----------------------------------------------------------------------------------------------------
 

@@ -13,14 +13,17 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from recipes.errors import InputError
-from recipes.flowchart import Leaf, Question
+from recipes.flowchart import Leaf, Question, paths
+from recipes.methods import cards
 from tui.background import beside
 from tui.screens.wizard.page import Page
 from tui.wizard.fit import TALKED_OF, USUAL, Budget, budget
 from tui.wizard.state import Wizard, answer, show, where
 from tui.wizard.tree import tree
-from tui.wizard.words import SIGNS, amount, size
+from tui.wizard.words import SIGNS, amount, card_facts, size
 
+TOLD = ("best for", "needs", "data", "time", "memory", "targets")
+"""What is said of a method before it is chosen."""
 LIGHTS = {"taken": "bold $accent", "pointed": "$accent", "open": "", "dark": "dim"}
 
 
@@ -41,7 +44,7 @@ class QuestionPage(Page):
         assert isinstance(here, Question)
         self.question = here
         self._model = wizard.model or USUAL
-        self._models = list(dict.fromkeys((self._model, *TALKED_OF)))
+        self._models = list(TALKED_OF) if self._model in TALKED_OF else [self._model, *TALKED_OF]
         self._suggested: str | None = None
 
     def body(self) -> ComposeResult:
@@ -57,6 +60,7 @@ class QuestionPage(Page):
                     yield Static("the forecast asks the machine", id="budget", markup=False)
             with VerticalScroll(id="side", can_focus=False):
                 yield Static("", id="tree", markup=False)
+                yield Static("", id="ahead", markup=False)
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -88,6 +92,27 @@ class QuestionPage(Page):
                 Content.assemble((branch.twig, "dim"), (branch.text, style), (leaf, style or "bold" if leaf else ""))
             )
         self.put("tree", Content("\n").join(lines))
+        self.put("ahead", self._ahead(str(pointed)))
+
+    def _ahead(self, pointed: str) -> Content:
+        """Where there is room: why it is asked, and what the answer under the cursor leads to."""
+        lines = [Content.styled("Why this is asked", "bold"), Content(self.words(self.question.why))]
+        for way, leaf in paths():
+            keys = tuple(one.key for one in way)
+            if keys[: len(self.wizard.answers) + 1] != (*self.wizard.answers, pointed):
+                continue
+            card = cards()[leaf.method]
+            lines += [
+                Content(""),
+                Content.styled(f"{card.title}", "bold $accent"),
+                Content.styled(card.purpose, "italic"),
+            ]
+            lines += [
+                Content.assemble((f"{name:<9}", "dim"), self.words(words))
+                for name, words in card_facts(card)
+                if name in TOLD
+            ]
+        return Content("\n").join(lines)
 
     def why(self) -> str:
         text = self.question.why
