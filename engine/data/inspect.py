@@ -183,7 +183,8 @@ def inspect(
 
 
 class Ambiguous(InputError):
-    """Data that can be read in several ways equally well: ``readings`` are those, ``columns`` what the rows have."""
+    """Data that can be read in several ways equally well, or in none: ``readings`` are those ways, ``columns`` what the
+    rows have."""
 
     def __init__(self, problems: list[Problem], readings: list[Reading], columns: list[str]) -> None:
         super().__init__(problems)
@@ -211,7 +212,7 @@ def _choose(
         check_given(given, names, file)
     found.readings = readings(rows, forms, given)
     if not found.readings:
-        raise InputError([*found.problems, _no_reading(first, names, forms, file, line)])
+        raise Ambiguous([*found.problems, _no_reading(first, names, forms, file, line)], [], names)
     equal = rivals(found.readings)
     if len(equal) > 1 and equal[0].confidence > 0:
         shown = " or ".join(f"{item.layout} ({quoted(sorted(item.used))})" for item in equal[:3])

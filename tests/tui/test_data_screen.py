@@ -137,20 +137,24 @@ OWN = (*TO_MODEL, ("type qwen3-0.6", "Qwen/Qwen3-0.6B"), ("enter", "Which data?"
 
 
 def test_columns_that_nobody_knows_are_named_by_hand(tmp_path):
-    """A file with other names is no dead end: what was found and what is wanted stand there."""
+    """A file with other names is no dead end: each part's column is said with the arrow keys."""
     path = lines(tmp_path / "pairs.jsonl", PAIRS)
-    text = drive(*OWN, f"type {path}", ("enter", "cannot be used as they are"), size=(110, 30))
-    assert "frage" in text and "--columns" in text and "line 1" in text
+    begin = (*OWN, f"type {path}", ("enter", "which of your columns plays which part"), "down", "down")
+    text = drive(
+        *begin, ("down", "which column?"), ("right", "‹ frage ›"), "down", ("right", "‹ frage ›"), ("right", "‹ besser ›"),
+        "up", ("right", "‹ frage ›"), "down", "down", ("left", "Go on with these rows"), size=(110, 40),
+    )  # fmt: skip
+    assert keep.kept().sources[0].columns == PARTS and "schlechter" in text
 
 
 def test_a_mapping_is_changed_with_the_arrow_keys_and_lands_in_the_recipe(tmp_path):
     rows = [{"question": f"what is {n}", "good": f"yes, {n}", "bad": f"no idea about {n}"} for n in range(1100)]
     path = lines(tmp_path / "pairs.jsonl", rows)
     text = drive(
-        *OWN, f"type {path}", ("enter", "Go on with these rows"), *["down"] * 5, ("right", "chosen           ‹ bad ›"),
+        *OWN, f"type {path}", ("enter", "Go on with these rows"), *["down"] * 5, ("right", "chosen         ‹ bad ›"),
         ("", "Go on with these rows"), size=(110, 40),
     )  # fmt: skip
-    assert "rejected         ‹ good ›" in text
+    assert "rejected       ‹ good ›" in text
     assert keep.kept().sources[0].columns == {"prompt": "question", "chosen": "bad", "rejected": "good"}
     assert "chosen: bad" in draft(keep.kept())
 

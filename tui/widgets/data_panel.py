@@ -20,7 +20,7 @@ from recipes.resources import resolve_source
 from tui.view.dataset_view import Line, faults, report
 from tui.wizard.draft import absolute
 from tui.wizard.inspecting import Asked, Inspector, Looked
-from tui.wizard.mapping import cycled, for_recipe
+from tui.wizard.mapping import cycled, for_recipe, given_by_hand, parts_of
 from tui.wizard.state import VERIFIERS, Source, questions_about, unanswered
 
 FILES = (*SUFFIXES, *ALSO)
@@ -75,7 +75,7 @@ class DataPanel(Vertical):
             self._inspector.cancel()
 
     def on_resize(self) -> None:
-        self._draw_report()
+        self._draw()
 
     @property
     def plain(self) -> bool:
@@ -169,13 +169,23 @@ class DataPanel(Vertical):
                         self._row(f"  {part}", f"{arrows[0]} {column} {arrows[1]}", "" if number else hint),
                     )
                 )
+        for number, part in enumerate(self._by_hand()):
+            arrows = ("<", ">") if plain else ("‹", "›")
+            word = f"{arrows[0]} {self._given.get(part, 'which column?')} {arrows[1]}"
+            rows.append((f"column:{part}", self._row(f"  {part}", word, "" if number else "the arrow keys say it")))
         for name, question, example in questions_about(self.method or ""):
             value = self.source.words.get(name, "")
             rows.append((f"word:{name}", self._row(name, value or f"({example})", question)))
         return rows
 
+    def _by_hand(self) -> tuple[str, ...]:
+        """The parts whose columns are to be named, where the names say nothing."""
+        looked = self.looked
+        unknown = looked is not None and looked.found is None and looked.columns and not looked.readings
+        return parts_of(self.method) if unknown else ()
+
     def _row(self, label: str, value: str, hint: str) -> Content:
-        wide = max(20, self.size.width - 2 or 76)
+        wide = max(20, self.app.size.width - 3)
         text = Content.assemble((f"{label:<{LABEL}}", "dim"), value, (f"   {hint}" if hint else "", "dim"))
         return text.truncate(wide, ellipsis=True)
 
@@ -192,6 +202,8 @@ class DataPanel(Vertical):
             return Content.styled(
                 f"{cross} it can be read in {len(looked.readings)} ways: say which is meant", "$warning"
             )
+        if self._by_hand():
+            return Content.styled(f"{cross} which of your columns plays which part? Say it below", "$warning")
         if looked.problems or looked.unserved:
             return Content.styled(f"{cross} these data cannot be used as they are: see below", "$error")
         open_ones = unanswered(self.method or "", self.source)
@@ -204,7 +216,7 @@ class DataPanel(Vertical):
         return Content.styled(f"{tick} {word}", "bold $success")
 
     def _draw_report(self) -> None:
-        width = max(30, self.size.width - 6)
+        width = max(30, self.app.size.width - 6)
         lines: list[Line] = []
         if self.looked is None:
             text = Content.styled(self._progress, "dim")
@@ -242,6 +254,12 @@ class DataPanel(Vertical):
         if kind == "column" and self.looked and self.looked.found:
             self._given = cycled(self.looked.found["reading"], name, list(self.looked.found["columns"]), by)
             self._inspect()
+        elif kind == "column" and self.looked:
+            self._given = given_by_hand(self._given, name, list(self.looked.columns), by)
+            if set(self._given) >= set(self._by_hand()):
+                self._inspect()
+            else:
+                self._draw()
         elif name == "verifier":
             kinds = VERIFIERS[self.method or "grpo"]
             now = self.source.words.get("verifier") or kinds[0]

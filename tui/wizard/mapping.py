@@ -31,6 +31,26 @@ def for_recipe(reading: dict[str, Any], columns: list[str], method: str | None) 
     return renamed
 
 
+NEEDED = {
+    "preference": ("prompt", "chosen", "rejected"), "conversation": ("prompt", "completion"), "question": ("prompt", "answer"),
+    "contrast": ("prompt", "positive", "negative"),
+}  # fmt: skip
+"""Parts of the plainest layout of each form, for columns whose names say nothing."""
+
+
+def parts_of(method: str | None) -> tuple[str, ...]:
+    """The parts to name by hand; without a method there is nothing that they would be for."""
+    return NEEDED[forms_of(cards()[method])[0]] if method and forms_of(cards()[method]) else ()
+
+
+def given_by_hand(given: dict[str, str], part: str, columns: list[str], by: int) -> dict[str, str]:
+    """Another column for ``part``; a column plays one part only, the one named last."""
+    now = given.get(part)
+    place = columns.index(now) + by if now in columns else (0 if by > 0 else -1)
+    new = columns[place % len(columns)]
+    return {key: column for key, column in given.items() if column != new and key != part} | {part: new}
+
+
 def cycled(reading: dict[str, Any], part: str, columns: list[str], by: int) -> dict[str, str]:
     """The reading's columns with another one for ``part``; two parts never share one: they swap."""
     chosen = dict(reading["columns"])
