@@ -41,15 +41,23 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedRecip
     """A recipe by library name or path, with ``key=value`` overrides applied. Raises InputError with all problems."""
     path = _find(name_or_path)
     text = _read(path)
-    tree = Lines(str(path))
+    return LoadedRecipe(_parsed(text, str(path), overrides), path, path.resolve().parent, text)
+
+
+def parse_recipe(text: str, folder: Path, where: str = "recipe") -> LoadedRecipe:
+    """A recipe that is being written and lies in no file yet. Raises InputError with all problems."""
+    return LoadedRecipe(_parsed(text, where, ()), None, folder, text)
+
+
+def _parsed(text: str, where: str, overrides: Sequence[str]) -> Recipe:
+    tree = Lines(where)
     raw = tree.parse(text)
     if not isinstance(raw, dict):
         found = "nothing" if raw is None else f"a {type(raw).__name__}"
-        raise InputError([Problem(str(path), 1, None, found, "a mapping with `name`, `model` and `stages`")])
+        raise InputError([Problem(where, 1, None, found, "a mapping with `name`, `model` and `stages`")])
     for override in overrides:
         _override(raw, override)
-    recipe = validate(raw, str(path), tree.lines)
-    return LoadedRecipe(recipe, path, path.resolve().parent, text)
+    return validate(raw, where, tree.lines)
 
 
 def validate(raw: dict[str, Any], where: str, lines: dict[tuple[str | int, ...], int]) -> Recipe:

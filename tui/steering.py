@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from engine.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from recipes.load import LoadedRecipe
 
 
 class Refused(Exception):
@@ -32,13 +39,25 @@ def do(word: str, run: RunDirectory) -> str:
 
 def start_demo() -> RunDirectory:
     """Create and start the demo run."""
+    from recipes.load import load_recipe
+
+    return _start(lambda: load_recipe("base-alignment"))
+
+
+def start_text(text: str, folder: Path) -> RunDirectory:
+    """Create and start a run of a recipe that lies in no file; ``folder`` is where its relative paths begin."""
+    from recipes.load import parse_recipe
+
+    return _start(lambda: parse_recipe(text, folder))
+
+
+def _start(load: Callable[[], LoadedRecipe]) -> RunDirectory:
     from engine.runs.create import create_run
     from engine.runs.launch import NotStarted, start_supervisor
     from recipes.errors import InputError
-    from recipes.load import load_recipe
 
     try:
-        run = create_run(load_recipe("base-alignment")).run
+        run = create_run(load()).run
         start_supervisor(run)
     except (InputError, NotStarted) as error:
         raise Refused(str(error)) from error

@@ -182,6 +182,15 @@ def inspect(
     return found
 
 
+class Ambiguous(InputError):
+    """Data that can be read in several ways equally well, or in none: ``readings`` are those ways, ``columns`` what the
+    rows have."""
+
+    def __init__(self, problems: list[Problem], readings: list[Reading], columns: list[str]) -> None:
+        super().__init__(problems)
+        self.readings, self.columns = readings, columns
+
+
 def _limit(method: str | None) -> int:
     """The ``max_length`` that a stage of the method has by default."""
     stage = stage_types().get(method or "")
@@ -203,7 +212,7 @@ def _choose(
         check_given(given, names, file)
     found.readings = readings(rows, forms, given)
     if not found.readings:
-        raise InputError([*found.problems, _no_reading(first, names, forms, file, line)])
+        raise Ambiguous([*found.problems, _no_reading(first, names, forms, file, line)], [], names)
     equal = rivals(found.readings)
     if len(equal) > 1 and equal[0].confidence > 0:
         shown = " or ".join(f"{item.layout} ({quoted(sorted(item.used))})" for item in equal[:3])
@@ -215,7 +224,8 @@ def _choose(
         accepted = "a word on which is meant: " + ", or ".join(ways)
         if len(said) > 1 and forms is None:
             accepted += f", or --method {' / '.join(methods)}"
-        raise InputError([Problem(file, line, None, f"two readings that are equally good: {shown}", accepted)])
+        said_so = f"two readings that are equally good: {shown}"
+        raise Ambiguous([Problem(file, line, None, said_so, accepted)], equal, names)
     found.reading = found.readings[0]
     return found.reading
 

@@ -42,6 +42,15 @@ def traceable(settings: Settings) -> bool:
     return settings.backend == "pytorch" and settings.trains
 
 
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+def cancel_running() -> None:
+    """End the helpers that this process started: whoever wanted their figures has gone."""
+    for process in list(_running):
+        process.kill()
+
+
 class Trace:
     """One trace. ``result`` waits; ``cancel`` ends the helper. Found figures are kept by the content they follow from."""
 
@@ -72,6 +81,7 @@ class Trace:
             [sys.executable, "-P", "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, env=environment, start_new_session=True,
         )  # fmt: skip
+        _running.add(self._process)
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(self.description).encode())
@@ -104,6 +114,8 @@ class Trace:
         except BaseException:
             self.cancel()
             raise
+        finally:
+            _running.discard(self._process)
         try:
             found = json.loads(answer)
         except ValueError:

@@ -19,3 +19,6 @@ def still(monkeypatch):
     monkeypatch.setattr("tui.app.unicode_terminal", lambda: True)
     monkeypatch.setattr("engine.hardware.card.machine_line", lambda: "a machine of the tests")
     monkeypatch.setattr("tui.follow.look_around", Surroundings)
+    from tests.tui.wizard_driving import MACHINE
+
+    monkeypatch.setattr("tui.machine_book.machine", lambda: MACHINE)

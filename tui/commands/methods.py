@@ -150,12 +150,13 @@ def command_words(recipe: str, names: Sequence[str]) -> str:
     return " ".join(words)
 
 
-def table_lines(table: Table) -> list[str]:
+def table_lines(table: Table, width: int | None = None) -> list[str]:
     """A table in columns as wide as what stands in them; those with most to give wrap, but no word is broken."""
+    most = width or _width()
     rows = (table.heading, *table.rows)
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.heading))]
     least = [max(len(word) for row in rows for word in row[column].split() or [""]) for column in range(len(widths))]
-    while sum(widths) + 2 * (len(widths) - 1) > _width() and widths != least:
+    while sum(widths) + 2 * (len(widths) - 1) > most and widths != least:
         spare = [width - word for width, word in zip(widths, least, strict=True)]
         widths[spare.index(max(spare))] -= 1
     lines = [table.title, ""]

@@ -15,24 +15,35 @@ from textual.widgets.option_list import Option
 
 if TYPE_CHECKING:
     from tui.run_book import RunLine
+    from tui.view.machine_view import Row
 
 REFRESH = 1.0
+BAR = 20
 SIGNS = {
     "done": ("✓", "+", "$success"), "failed": ("✗", "!", "$error"), "running": ("▶", ">", "$primary"),
     "queued": ("⋯", "~", "$secondary"), "paused": ("‖", "=", "$warning"), "stopped": ("■", "#", "$warning"),
     "interrupted": ("⚡", "!", "$warning"), "created": ("·", ".", ""),
 }  # fmt: skip
 EMPTY = """\
-No runs yet.
+No runs yet. Three ways to begin:
 
-Press d to run the demo: it teaches a small model new facts (SFT), then a warmer tone (DPO), in a few minutes, without
-network or GPU. A recipe of yours: `finetune-tui run my.yaml`.
+Press n for a new recipe. A few questions lead to the method that fits what you want, then to your model and your \
+data; whether it fits into memory and how long it takes is said before anything starts.
+
+Press d to run the demo: it teaches a small model new facts (SFT), then a warmer tone (DPO), in a few minutes, without \
+network or GPU.
+
+Press i to look a dataset over: what it is, what is wrong with it, which methods it serves.
+
+A recipe of yours: `finetune-tui run my.yaml`.
 """
 
 
 class Home(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "new", "new recipe"),
         Binding("d", "demo", "demo"),
+        Binding("i", "data", "data", tooltip="Look a dataset over"),
         Binding("enter", "open", "open"),
         Binding("r", "steer('resume')", "resume"),
         Binding("p", "steer('pause')", "pause"),
@@ -44,12 +55,14 @@ class Home(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._lines: list[RunLine] = []
+        self._seen = False
         self._leaving = threading.Event()
         self._in_front = threading.Event()
         self._in_front.set()
 
     def compose(self) -> ComposeResult:
         yield Static("finetune-tui", id="machine", markup=False)
+        yield Static("", id="hardware", markup=False)
         yield OptionList(id="runs")
         yield Static(EMPTY, id="empty", markup=False)
         yield Static("", id="why", markup=False)
@@ -75,7 +88,9 @@ class Home(Screen[None]):
     def _look_after(self) -> None:
         """Read the runs again and again, away from the screen's thread."""
         from engine.hardware.card import machine_line
+        from tui import machine_book
         from tui.run_book import RunBook
+        from tui.view.machine_view import card
 
         book, shown = RunBook(), None
         looks = 0
@@ -86,12 +101,26 @@ class Home(Screen[None]):
                 self.app.call_from_thread(
                     self.query_one("#machine", Static).update, f"finetune-tui on {machine_line()}"
                 )
-            looks += 1
             lines = book.lines()
             if lines != shown:
                 shown = lines
                 self.app.call_from_thread(self._show, lines)
+            if looks % 30 == 0:  # after the runs: it takes longer, and they matter more
+                self.app.call_from_thread(self._show_hardware, card(machine_book.machine()))
+            looks += 1
             self._leaving.wait(REFRESH)
+
+    def _show_hardware(self, rows: list[Row]) -> None:
+        plain = self.app.ascii_only  # type: ignore[attr-defined]
+        lines = []
+        for row in rows:
+            bar = "" if row.free is None else _bar(row.free, plain)
+            lines.append(
+                Content.assemble(
+                    (f"{row.name:<10}", "dim"), (bar, "$success" if (row.free or 0) > 0.25 else "$warning"), row.words
+                )
+            )
+        self.query_one("#hardware", Static).update(Content("\n").join(lines))
 
     def _show(self, lines: list[RunLine]) -> None:
         options = self.query_one("#runs", OptionList)
@@ -102,7 +131,9 @@ class Home(Screen[None]):
         options.set_options([Option(self._words(line), id=line.run.id) for line in lines])
         if lines:
             ids = [line.run.id for line in lines]
-            options.highlighted = ids.index(chosen.run.id) if chosen and chosen.run.id in ids else 0
+            first = 0 if self._seen else _wants_attention(lines)
+            options.highlighted = ids.index(chosen.run.id) if chosen and chosen.run.id in ids else first
+            self._seen = True
             if self.focused is None:
                 options.focus()
         self._say_why()
@@ -130,6 +161,8 @@ class Home(Screen[None]):
     def _say_why(self) -> None:
         line = self._chosen()
         words = "" if line is None or line.can_resume else f"It cannot be resumed: {line.why_not}."
+        if line is not None and line.status == "interrupted" and line.can_resume:
+            words = "It was interrupted, and nothing is lost: r carries on where it was, Enter then watches."
         self.query_one("#why", Static).update(words)
 
     # ---- what can be done ----------------------------------------------------------------------------------------
@@ -161,6 +194,16 @@ class Home(Screen[None]):
 
             ask_and_do(self, word, line.run)
 
+    def action_data(self) -> None:
+        from tui.screens.data import DataScreen
+
+        self.app.push_screen(DataScreen())
+
+    def action_new(self) -> None:
+        from tui.screens.wizard.page import open_wizard
+
+        open_wizard(self.app)
+
     @work(thread=True)
     def action_demo(self) -> None:
         from tui.steering import Refused, start_demo
@@ -172,3 +215,15 @@ class Home(Screen[None]):
             self.app.call_from_thread(self.notify, str(refused), severity="error", timeout=15)
             return
         self.app.call_from_thread(self.app.watch_run, run.id)  # type: ignore[attr-defined]
+
+
+def _wants_attention(lines: list[RunLine]) -> int:
+    """The newest run that was interrupted, unless one is at work: that is where the cursor begins."""
+    if any(line.status in ("running", "queued") for line in lines):
+        return 0
+    return next((place for place, line in enumerate(lines) if line.status == "interrupted" and line.can_resume), 0)
+
+
+def _bar(free: float, plain: bool) -> str:
+    taken = round((1 - free) * BAR)
+    return f"{'#' * taken}{'.' * (BAR - taken)}  " if plain else f"{'█' * taken}{'░' * (BAR - taken)}  "

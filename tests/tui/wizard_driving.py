@@ -1,0 +1,78 @@
+"""Walking the guided way by keys, on a machine that is always the same."""
+
+from __future__ import annotations
+
+import asyncio
+
+from engine.forecast.hardware import find_hardware
+from engine.hardware.machine import Cpu, Disk, Machine, Power, Ram
+from tests.tui.driving import settled, text_of
+from tui.app import FinetuneApp
+from tui.wizard import keep
+
+GIB = 2**30
+MACHINE = Machine(
+    system="Linux", release="6.8", architecture="x86_64", distribution=None, wsl=False, python="3.11",
+    cpu=Cpu("a processor of the tests", 8, 16), ram=Ram(32 * GIB, 24 * GIB),
+    disks={"runs": Disk("/home", 500 * GIB, 120 * GIB, True)}, power=Power(True),
+)  # fmt: skip
+KEYS = {" ": "space", ".": "full_stop", "/": "slash", "-": "minus", "_": "underscore", ":": "colon"}
+
+
+def on_machine(monkeypatch, name="rtx-3090"):
+    """Every probe answers with this machine."""
+    hardware = find_hardware(name)
+    monkeypatch.setattr("tui.machine_book.hardware", lambda: hardware)
+    monkeypatch.setattr("tui.machine_book.machine", lambda: MACHINE)
+
+
+async def at_rest(pilot):
+    """The screen once it stays as it is: a slow machine lays out in several strokes."""
+    seen = []
+    for _ in range(100):
+        await pilot.pause(0.1)
+        seen.append(text_of(pilot.app))
+        if len(seen) > 5 and len(set(seen[-5:])) == 1:
+            break
+    return seen[-1]
+
+
+async def walk(pilot, *steps):
+    """A step is a key, a text to type (``type …``), or (either, a text that then shows or a function of what shows)."""
+    for step in steps:
+        key, text = step if isinstance(step, tuple) else (step, None)
+        if key.startswith("type "):
+            await pilot.press(*(KEYS.get(sign, sign) for sign in key.removeprefix("type ")))
+        elif key:
+            await pilot.press(key)
+        if callable(text):
+            text(await at_rest(pilot))
+        elif text:
+            await settled(pilot, text, seconds=60)
+
+
+def drive(*steps, size=(80, 24), first="No runs yet", look=None):
+    """Open the app, walk; the screen's text, or what ``look(app)`` gives. A new way begins where none was."""
+    if steps and steps[0] == ("n", "What is your goal?"):
+        keep.forget()
+
+    async def session():
+        app = FinetuneApp()
+        async with app.run_test(size=size) as pilot:
+            await settled(pilot, first)
+            await walk(pilot, *steps)
+            text = await at_rest(pilot)
+            return look(app) if look else text
+
+    return asyncio.run(session())
+
+
+TO_MODEL = (
+    ("n", "What is your goal?"),
+    ("2", "suggests"),
+    ("enter", "It comes to this: DPO"),
+    ("enter", "Which model?"),
+)
+TO_DATA = (*TO_MODEL, ("", "GiB ✓"), ("enter", "Go on with these rows"))
+TO_FIT = (*TO_DATA, ("enter", "It fits"))
+TO_RECIPE = (*TO_FIT, ("enter", "✓ fits  "))
