@@ -59,7 +59,7 @@ def _print(options: argparse.Namespace, data: dict[str, Any], words: str) -> Non
 
 def _tell(found: dict[str, Any], changed: list[str], options: argparse.Namespace) -> None:
     machine = found["hardware"]
-    print(f"{found['name']}: {found['model']['name']} ({found['model']['parameters'] / 1e9:.2f} B parameters)")
+    print(f"{found['name']}: {found['model']['name']} ({_count(found['model']['parameters'])} parameters)")
     print(f"on {machine['name']}, {gib(machine['available_mib'])} available")
     for one in changed:
         print(f"  changed {one}")
@@ -122,3 +122,7 @@ def legend(parts: dict[str, float]) -> str:
     which = 0 if unicode_terminal() else 1
     shown = [(name, value) for name, value in parts.items() if value >= 1]
     return "  ".join(f"{SHADES[name][which]} {name.replace('_', ' ')} {gib(value)}" for name, value in shown)
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e8 else f"{parameters / 1e6:.1f} M"
