@@ -140,8 +140,7 @@ class _Export:
         self._next_part()
         verify(self.source, self._progress)
         self._next_part()
-        reference = self._reference()
-        probes = json.loads((reference / "probes.json").read_text(encoding="utf-8"))
+        reference, probes = self._reference()
         request = self._request(reference, probes)
         self._next_part()
         self._write(request, probes)
@@ -183,8 +182,10 @@ class _Export:
 
     # ---- its parts -----------------------------------------------------------------------------------------------
 
-    def _reference(self) -> Path:
+    def _reference(self) -> tuple[Path, dict[str, Any]]:
         """What the run says, kept by what it follows from: several exports ask it once."""
+        if self.form.name == "control-vector":  # directions alone: no model is asked
+            return self.source.run.exports, {"stops": [], "template": None}
         recipe = load_recipe(str(self.source.run.recipe)).recipe
         request = {
             "step": "reference", "run": str(self.source.run.path), "lineage": self.source.lineage.to_json(),
@@ -200,7 +201,7 @@ class _Export:
                 draft.rename(kept)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
-        return kept
+        return kept, json.loads((kept / "probes.json").read_text(encoding="utf-8"))
 
     def _prompts(self) -> list[list[dict[str, str]]]:
         """The prompts that the run showed samples of, then some of its capability suite."""

@@ -21,7 +21,8 @@ BITS = {"f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q4_0": 4.5, "8bit": 8.5, "4bit"
         "q2_k": 2.63, "q3_k_s": 3.5, "q3_k_m": 3.91, "q3_k_l": 4.27, "q4_k_s": 4.58, "q4_k_m": 4.85,
         "q5_k_s": 5.54, "q5_k_m": 5.69, "q6_k": 6.56}  # fmt: skip
 """Bits a weight, scales included; llama.cpp's own figures for the K-quants."""
-CARD = 2**20
+CARD = 2**17
+"""Room for the card, the tokenizer and the other small files."""
 MARGIN = 1.02
 
 

@@ -40,7 +40,7 @@ def write(request: dict[str, Any], say: Say) -> None:
         return _control_vector(request, out)
     weights = weights_of(request)
     if form == "adapter":
-        write_peft(weights, weights_adapter(request), request["lineage"]["base"]["id"], out)
+        write_peft(weights, weights_adapter(request), base_name(request), out)
         copy_tokenizer(request, out)
     elif form == "mlx-adapter":
         write_mlx(weights, out)
@@ -57,6 +57,12 @@ def write(request: dict[str, Any], say: Say) -> None:
 def weights_adapter(request: dict[str, Any]) -> Path | None:
     adapter = request["lineage"]["adapter"]
     return None if adapter is None else Path(request["run"]) / adapter["path"]
+
+
+def base_name(request: dict[str, Any]) -> str:
+    """What a loader is to look for: the hub's id, or where the base lies on this machine."""
+    name = request["lineage"]["base"]["id"]
+    return name if name.count("/") == 1 and not name.startswith((".", "/", "~")) else request["base"]
 
 
 def copy_tokenizer(request: dict[str, Any], out: Path) -> None:
