@@ -91,6 +91,9 @@ def observe(render: Render, bos: str) -> Pieces:
         raise _unlike("a template that closes a user's turn in several ways")
     assistant_before = middle[len(last) :]
     length = _common_end(before, between)
+    # With a default system message both also end the turn before them, in the same way; that belongs to that turn.
+    if last and before[len(before) - length :].startswith(last):
+        length -= len(last)
     user_before = before[len(before) - length :]
     pieces = Pieces(
         start=before[: len(before) - length], system=None, folded=None, user=(user_before, last),

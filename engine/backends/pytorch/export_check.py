@@ -158,7 +158,7 @@ def _gguf(request: dict[str, Any], probes: Probes, say: Say) -> Comparison:
     if request["readable"]:
         # Its figures are compared by the reader above; here the weights are put through another program's names.
         options: dict[str, Any] = {
-            "config": AutoConfig.from_pretrained(request["base"]),
+            "config": _as_gguf_says(request["base"]),
             "dtype": DTYPES[request["precision"]],
         }
         device = pick_device()
@@ -167,6 +167,15 @@ def _gguf(request: dict[str, Any], probes: Probes, say: Say) -> Comparison:
             compare_outputs(found, model, probes, device, say)
     found.judge(request_tolerance(request))
     return found
+
+
+def _as_gguf_says(base: str) -> Any:
+    """The base's config; GGUF has no Mistral, which is Llama there."""
+    config = AutoConfig.from_pretrained(base)
+    if config.model_type != "mistral":
+        return config
+    other = ("model_type", "architectures", "sliding_window", "layer_types")
+    return AutoConfig.for_model("llama", **{key: value for key, value in config.to_dict().items() if key not in other})
 
 
 def request_tolerance(request: dict[str, Any]) -> Any:
