@@ -42,7 +42,7 @@ def _explained(repo: str, work: Any) -> Any:
     except OfflineModeIsEnabled as error:
         raise InputError([Problem("hub", None, repo, "HF_HUB_OFFLINE", "the network: unset HF_HUB_OFFLINE")]) from error
     except HfHubHTTPError as error:
-        code = getattr(error.response, "status_code", None)
+        code = int(getattr(error.response, "status_code", 0))
         owner = repo.split("/")[0]
         words = {
             401: ("a token that the hub does not know (401)", f"a valid one: make it at {TOKENS_PAGE}, then `hf auth login`"),

@@ -162,9 +162,10 @@ def test_another_template_fails_the_round_trip(run):
     result = export(run, "merged", stage=1)
     template = result.path / "chat_template.jinja"
     template.write_text(template.read_text().replace("'|> '", "'|>'"))
+    from transformers import AutoTokenizer
+
     from engine.backends.pytorch.export_check import Probes, compare_tokenizer
     from engine.export.comparison import Comparison
-    from transformers import AutoTokenizer
 
     reference = next(path for path in (run.exports / ".reference").iterdir())
     found = Comparison("transformers")

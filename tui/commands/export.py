@@ -99,8 +99,8 @@ def _list(run: RunDirectory, options: argparse.Namespace) -> int:
     rows = []
     for form in FORMS.values():
         found = plan(source, form, None, run.exports)
-        there = destination(run, form.name, found.type, options.stage, None)
-        rows.append((found, str(there) if (there / "README.md").is_file() else None))
+        folder = destination(run, form.name, found.type, options.stage, None)
+        rows.append((found, str(folder) if (folder / "README.md").is_file() else None))
     if options.json:
         print(json.dumps([{**found.to_json(), "path": there} for found, there in rows]))
         return DONE
