@@ -12,8 +12,6 @@ from engine.export.source import Source
 from engine.report import clock, duration, figure, limit_words
 from engine.runs.state import StageState
 
-LICENSES = {"apache-2.0", "mit", "llama3", "gemma"}
-
 
 def card(source: Source, plan: Plan, comparison: Comparison, command: str, files: dict[str, int]) -> str:
     """Markdown with the hub's front matter. ``files``: name -> bytes."""
@@ -25,7 +23,7 @@ def card(source: Source, plan: Plan, comparison: Comparison, command: str, files
         f"{plan.form.purpose}. Made with finetune-tui.",
         *(f"Note: {note}." for note in plan.notes),
         "## How to use it\n\n```\n" + _next(source, plan) + "\n```",
-        "## What it is made of\n\n" + _lineage(source),
+        "## What it is made of\n\n" + _lineage(source, plan),
         *(_stage(stage, source) for stage in stages),
         "## Limits\n\n" + _limits(source, stages),
         "## Checked\n\nLoaded again and compared with the run before it was handed out: " + comparison.words() + ".",
@@ -58,7 +56,7 @@ def _next(source: Source, plan: Plan) -> str:
     return plan.form.next.format(path=".", base=source.lineage.base.id, name=source.state.name)
 
 
-def _lineage(source: Source) -> str:
+def _lineage(source: Source, plan: Plan) -> str:
     lineage = source.lineage
     revision = f", revision {lineage.base.revision}" if lineage.base.revision else ""
     lines = [f"- Base `{lineage.base.id}`{revision}, never modified. sha256 of its files:"]
@@ -72,7 +70,8 @@ def _lineage(source: Source) -> str:
         )
     for vector in lineage.vectors:
         where = f"after layer {vector['layer']}, dial {vector['strength']:g}"
-        lines.append(f"- Steering vector `{vector['name']}` {where}, sha256 {vector['sha256']}")
+        left_out = "" if plan.form.vectors else " (not in this export)"
+        lines.append(f"- Steering vector `{vector['name']}` {where}, sha256 {vector['sha256']}{left_out}")
     if lineage.confidence:
         lines.append(f"- Confidence settings: `{json.dumps(lineage.confidence)}`")
     data = json.loads(source.run.sources.read_text(encoding="utf-8"))["sha256"] if source.run.sources.is_file() else {}

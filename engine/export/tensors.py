@@ -24,11 +24,12 @@ LARGEST_HEADER = 100 * 2**20
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """A tensor in a file: its safetensors type (``BF16``), its shape and the file."""
+    """A tensor in a file: its safetensors type (``BF16``), its shape, the file and the byte where it begins."""
 
     dtype: str
     shape: tuple[int, ...]
     file: Path
+    start: int
 
     @property
     def elements(self) -> int:
@@ -51,7 +52,10 @@ def read_header(path: Path) -> tuple[dict[str, TensorFacts], dict[str, str]]:
                 raise ValueError("no header")
             header: dict[str, Any] = json.loads(file.read(length))
         metadata = header.pop("__metadata__", {})
-        tensors = {name: TensorFacts(facts["dtype"], tuple(facts["shape"]), path) for name, facts in header.items()}
+        tensors = {
+            name: TensorFacts(facts["dtype"], tuple(facts["shape"]), path, 8 + length + facts["data_offsets"][0])
+            for name, facts in header.items()
+        }
         ends = max((facts["data_offsets"][1] for facts in header.values()), default=0)
     except OSError as error:
         raise InputError([Problem(str(path), None, None, error.strerror or "no such file", accepted)]) from error
@@ -80,6 +84,16 @@ def read_folder(folder: Path) -> dict[str, TensorFacts]:
     for file in files:
         tensors |= read_header(file)[0]
     return tensors
+
+
+def read_bytes(facts: TensorFacts) -> bytearray:
+    """A tensor's own bytes, read and not mapped: of a mapped file every page that was touched counts as ours."""
+    content = bytearray(facts.size)
+    with open(facts.file, "rb") as file:
+        file.seek(facts.start)
+        if file.readinto(content) != facts.size:
+            raise InputError([Problem(str(facts.file), None, None, "a file that became shorter", "a whole one")])
+    return content
 
 
 def write_file(

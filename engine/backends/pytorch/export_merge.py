@@ -16,10 +16,15 @@ from safetensors import safe_open
 
 from engine.backends.pytorch.edits import Edit, load_edits
 from engine.export.adapter_names import PREFIX, module_of
-from engine.export.tensors import TensorFacts, read_folder
+from engine.export.tensors import read_bytes, read_folder
 from recipes.errors import InputError, Problem
 
 HALF = {"F16": torch.float16, "BF16": torch.bfloat16}
+TYPES = {
+    "F64": torch.float64, "F32": torch.float32, **HALF, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16,
+    "I8": torch.int8, "U8": torch.uint8, "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
 TORCH_FLOATS = ("F64", "F32", "F16", "BF16")
 TRANSPOSED = ("gpt2", "gpt_neo_x_japanese", "openai-gpt")
 """Model types whose linear layers store (in, out)."""
@@ -43,7 +48,6 @@ class MergedWeights:
         self.transposed = self.config.get("model_type") in TRANSPOSED
         self.deltas = read_adapter(adapter) if adapter else {}
         self.edits = read_edits(edits)
-        self._open: dict[Path, Any] = {}
         self._refuse_unknown()
         self._refuse_tied()
 
@@ -66,10 +70,10 @@ class MergedWeights:
         return "BF16" if stored in TORCH_FLOATS and stored not in HALF else stored
 
     def stored(self, name: str) -> torch.Tensor:
-        facts: TensorFacts = self.facts[name]
-        if facts.file not in self._open:
-            self._open[facts.file] = safe_open(facts.file, framework="pt")
-        return self._open[facts.file].get_tensor(name)
+        facts = self.facts[name]
+        if not facts.elements:
+            return torch.empty(facts.shape, dtype=TYPES[facts.dtype])
+        return torch.frombuffer(read_bytes(facts), dtype=TYPES[facts.dtype]).reshape(facts.shape)
 
     def merged(self, name: str) -> torch.Tensor:
         """The tensor in float32 if anything acts on it, else as the base stores it."""
