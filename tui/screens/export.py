@@ -36,7 +36,7 @@ class Export(Screen[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back"),
-        Binding("enter", "make", "export", priority=True),
+        Binding("enter", "make", "export"),
         Binding("t", "type(1)", "other type"),
         Binding("left_square_bracket", "stage(-1)", "stage before"),
         Binding("right_square_bracket", "stage(1)", "stage after"),
@@ -160,6 +160,8 @@ class Export(Screen[None]):
             disk, ram = self._room(found.disk, found.free_disk), self._room(found.ram, found.free_ram)
             parts.append(f"\nsize    {size_words(found.size)}\ndisk    needs {disk}\nmemory  needs {ram}\n")
             parts.append(f"checked in {found.precision}: loaded again, compared with the run\n")
+            if not found.problems and not self._working:
+                parts.append(("Enter makes it.\n", "bold"))
         if len(found.form.types) > 1:
             parts.append(f"types   {', '.join(found.form.types)} (t)\n")
         for problem in found.problems:

@@ -38,7 +38,7 @@ class Home(Screen[None]):
         Binding("p", "steer('pause')", "pause"),
         Binding("s", "steer('stop')", "stop"),
         Binding("x,delete", "steer('remove')", "remove"),
-        Binding("e", "export", "export"),
+        Binding("e", "export", "export", show=False),
     ]
 
     def __init__(self) -> None:

@@ -34,7 +34,7 @@ class Monitor(Screen[None]):
         Binding("p", "steer('pause')", "pause"),
         Binding("r", "steer('resume')", "resume"),
         Binding("s", "steer('stop')", "stop"),
-        Binding("e", "export", "export"),
+        Binding("e", "export", "export", show=False),
         *(Binding(str(number + 1), f"tab('{name}')", name, show=False) for number, name in enumerate(TABS)),
         Binding("left_square_bracket", "stage(-1)", "stage before", show=False),
         Binding("right_square_bracket", "stage(1)", "stage after", show=False),
