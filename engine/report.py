@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
+from typing import Any
 
 from engine.evaluate.calibration import diagram
 from engine.models.lineage import newest_lineage
@@ -27,6 +29,8 @@ def write_report(run: RunDirectory) -> None:
         *(_stage(stage) for stage in state.stages),
         "## What it gives",
         _lineage(run, state),
+        "## The same again",
+        _again(run, state),
     ]
     write_atomically(run.report, "\n\n".join(part for part in parts if part) + "\n")
 
@@ -135,6 +139,16 @@ def _lineage(run: RunDirectory, state: RunState) -> str:
     for vector in lineage.vectors:
         what = f"{vector['name']}, layer {vector['layer']}, strength {vector['strength']:g}"
         lines.append(f"- Vector ({what}): `{run.path / vector['path']}`, sha256 {vector['sha256'][:16]}….")
+    return "\n".join(lines)
+
+
+def _again(run: RunDirectory, state: RunState) -> str:
+    """The command that makes the run again, and what it must find: data by their hashes, versions as above."""
+    stored: dict[str, Any] = json.loads(run.sources.read_text(encoding="utf-8")) if run.sources.is_file() else {}
+    recipe = stored.get("recipe") or str(run.recipe)
+    lines = [f"`finetune-tui run {recipe}` with seed and settings as above, on the same data:"]
+    lines += [f"- `{source}`, sha256 {digest}" for source, digest in stored.get("sha256", {}).items()]
+    lines.append(f"\nTaking it home: `finetune-tui export {run.id}` lists the forms; each export has a model card.")
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("look", "one run: stages, metrics, gates"),
     "compare": ("compare", "several runs side by side: what their recipes differ in, and their gates"),
     "logs": ("look", "what the processes of a run printed"),
+    "export": ("export", "take a run home: adapter, merged, GGUF, Ollama, MLX, vectors, hub"),
     "probe": ("machine", "what this machine has: processors, memory, disk, power, libraries"),
     "doctor": ("machine", "what is missing or mismatched, and the command that mends it"),
     "data": ("data", "what a dataset is, what is wrong with it, which methods it serves"),
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     made["rm"].add_argument("run", metavar="RUN", help="an id or its beginning")
     made["rm"].add_argument("--yes", action="store_true", help="do not ask")
     made["logs"].add_argument("--lines", type=int, default=40, help="lines of each log (default 40)")
+    _export_arguments(made["export"])
     made["doctor"].add_argument("--model", metavar="MODEL", help="also whether this model can be had from the hub")
     made["data"].add_argument("file", metavar="FILE", help="a file, a directory, lab/… or builtin/…")
     made["data"].add_argument("--method", metavar="METHOD", help="judge it for this method")
@@ -101,6 +103,18 @@ def parser() -> argparse.ArgumentParser:
     for command in made.values():
         command.add_argument("--json", action="store_true", help="print JSON")
     return top
+
+
+def _export_arguments(export: argparse.ArgumentParser) -> None:
+    export.add_argument("run", nargs="?", metavar="RUN", help="an id or its beginning; default: the newest")
+    export.add_argument("--to", metavar="FORM", help="left out: all forms, what each is for and how large it gets")
+    export.add_argument("--type", metavar="TYPE", help="how weights are stored: f16, q8_0, q4_k_m, 4bit, … by form")
+    export.add_argument("--stage", type=int, metavar="N", help="the model after this stage; default: the last finished")
+    export.add_argument("--out", metavar="DIR", help="where to; default: the run's own exports folder")
+    export.add_argument("--replace", action="store_true", help="write over an export that is there already")
+    export.add_argument("--repo", metavar="OWNER/NAME", help="with --to hub: the repository, private unless --public")
+    export.add_argument("--of", metavar="FORM", help="with --to hub: what to upload (default: the adapter)")
+    export.add_argument("--public", action="store_true", help="with --to hub: a public repository")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

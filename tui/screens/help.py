@@ -13,6 +13,7 @@ KEYS
   Enter      open the run            Esc      back to the runs
   d          start the demo          p        pause at the next step
   r          resume                  s        stop at the next step (asks)
+  e          export: take it home
   x          remove a run (asks)     Tab      next part of the screen
   1 2 3 4    gates, samples, alerts, log
   [ ]        the stage before, the stage after

@@ -49,7 +49,8 @@ class Home(Screen[None]):
         Binding("p", "steer('pause')", "pause"),
         Binding("s", "steer('stop')", "stop"),
         Binding("x,delete", "steer('remove')", "remove"),
-        Binding("c", "app.compare", "compare", show=False),
+        Binding("v", "app.compare", "compare", show=False),
+        Binding("e", "export", "export", show=False),
     ]
 
     def __init__(self) -> None:
@@ -169,7 +170,7 @@ class Home(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         line = self._chosen() if self.is_mounted else None
-        if action == "open":
+        if action in ("open", "export"):
             return True if line else None
         if action != "steer":
             return True
@@ -186,6 +187,13 @@ class Home(Screen[None]):
         line = self._chosen()
         if line:
             self.app.watch_run(line.run.id)  # type: ignore[attr-defined]
+
+    def action_export(self) -> None:
+        from tui.screens.export import Export
+
+        line = self._chosen()
+        if line:
+            self.app.push_screen(Export(line.run))
 
     def action_steer(self, word: str) -> None:
         line = self._chosen()

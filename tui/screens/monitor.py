@@ -75,9 +75,10 @@ class Monitor(Screen[None]):
         Binding("z", "zoom", "zoom", tooltip="One chart over the whole screen"),
         Binding("l", "log_scale", "log scale", show=False),
         Binding("m", "smooth", "smoothing", show=False),
-        Binding("e", "earlier", "earlier answer", show=False),
+        Binding("a", "earlier", "earlier answer", show=False),
         Binding("y", "copy", "copy", show=False),
-        Binding("c", "compare", "compare", show=False),
+        Binding("v", "compare", "compare", show=False),
+        Binding("e", "export", "export", show=False),
         *(Binding(str(number + 1), f"tab('{name}')", name, show=False) for number, name in enumerate(TABS)),
         Binding("left_square_bracket", "stage(-1)", "stage before", show=False),
         Binding("right_square_bracket", "stage(1)", "stage after", show=False),
@@ -294,6 +295,11 @@ class Monitor(Screen[None]):
 
     def action_compare(self) -> None:
         self.app.compare([self._run_directory.id])  # type: ignore[attr-defined]
+
+    def action_export(self) -> None:
+        from tui.screens.export import Export
+
+        self.app.push_screen(Export(self._run_directory))
 
     def action_back(self) -> None:
         self.app.pop_screen()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 REVERSE = 1.0
 """The kernel's ``beta`` for KL(student || teacher): the policy is the student, the reference the teacher."""
@@ -50,6 +49,8 @@ def token_divergence(model: Any, policy_hidden: torch.Tensor, reference_hidden: 
 
     Differentiable in ``policy_hidden`` where that is part of a graph.
     """
+    from trl.kernels.chunked_divergence import ChunkedDivergenceFunction  # TRL is slow to import, and exports need none
+
     inner = causal_model(model)
     head = inner.get_output_embeddings()
     config = inner.config.get_text_config()

@@ -1,0 +1,26 @@
+"""Programs beside us that some exports need, and how to get them."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+
+LLAMA_CPP = "llama.cpp (`brew install llama.cpp`, or https://github.com/ggml-org/llama.cpp/releases)"
+OLLAMA = "Ollama (https://ollama.com/download)"
+
+
+def llama_quantize() -> str | None:
+    return shutil.which("llama-quantize")
+
+
+def ollama() -> str | None:
+    return shutil.which("ollama")
+
+
+def has_mlx() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("mlx", "mlx_lm"))
+
+
+def get_mlx() -> str:
+    return "`pip install mlx-lm`" if sys.platform == "darwin" else "`pip install 'mlx[cpu]' mlx-lm`"
