@@ -19,7 +19,7 @@ from recipes.methods import cards
 from recipes.strategies import STRATEGIES
 from recipes.use_cases import USE_CASES
 from tests.tui.driving import approved, text_of
-from tests.tui.wizard_driving import TO_DATA, TO_FIT, TO_MODEL, TO_RECIPE, drive, on_machine
+from tests.tui.wizard_driving import TO_DATA, TO_FIT, TO_MODEL, TO_RECIPE, begun, drive, on_machine
 from tui.wizard import keep
 
 
@@ -91,7 +91,7 @@ def test_the_tables_are_a_key_away():
     assert "High Complexity" in text and "RLVR ●" in text
     text = drive(("n", "What is your goal?"), ("t", "Complexity"), ("right", "Feature comparison"), size=(120, 40))
     assert "Reference" in text and "Steering" in text
-    drive(("n", "What is your goal?"), ("t", "Complexity"), ("left", "Use cases"), ("escape", "What is your goal?"))
+    drive(("n", "What is your goal?"), ("t", "Complexity"), ("left", "Alternative"), ("escape", "What is your goal?"))
 
 
 def test_why_each_page_is_there():
@@ -248,19 +248,15 @@ def test_the_hub_is_asked_only_when_asked_for(monkeypatch):
 
 # ---- fit ---------------------------------------------------------------------------------------------------------------
 
-TO_BIG = (*TO_MODEL, ("type llama-3.1-8", "meta-llama/Llama-3.1-8B"), ("enter", "Which data?"))
-
-
-def to_fit_of(path):
-    return (*TO_BIG, f"type {path}", ("enter", "Go on with these rows"), ("enter", "does not fit"))
+BIG = "meta-llama/Llama-3.1-8B-Instruct"
 
 
 def test_what_does_not_fit_is_made_to_fit_with_one_key(tmp_path):
-    path = pairs(tmp_path / "pairs.jsonl")
-    text = drive(*to_fit_of(path), size=(120, 40))
+    path = str(pairs(tmp_path / "pairs.jsonl"))
+    seen = []
+    text = drive(*begun("fit", BIG, path), ("", "does not fit"), ("", seen.append), ("b", "It fits"), size=(120, 40))
     for words in ("weights", "activations", "ORPO instead", "a smaller model", "costs"):
-        assert words in text, words
-    text = drive(("n", "A recipe was begun"), ("y", "does not fit"), ("b", "It fits"), size=(120, 40))
+        assert words in seen[0], words
     assert "changed" in text
     stage = yaml.safe_load(keep.kept().text)["stages"][0]
     assert stage["method"] == "dpo" and stage["batch_size"] * stage["accumulation"] == 8
@@ -268,19 +264,17 @@ def test_what_does_not_fit_is_made_to_fit_with_one_key(tmp_path):
 
 def test_starting_over_does_not_fit_needs_a_yes(tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr(
-        "tui.steering.start_text",
-        lambda text, folder: started.append(text) or (_ for _ in ()).throw(RuntimeError("not here")),
-    )
-    steps = (
-        *to_fit_of(pairs(tmp_path / "pairs.jsonl")),
-        "home",
-        ("enter", "does not fit  "),
-        ("f5", "Start it all the same?"),
-    )
-    drive(*steps, ("enter", "does not fit  "))
-    assert not started
-    drive(("n", "A recipe was begun"), ("y", "does not fit  "), ("f5", "Start it all the same?"), ("y", "not here"))
+
+    def start(text, folder):
+        started.append(text)
+        raise RuntimeError("not here")
+
+    monkeypatch.setattr("tui.steering.start_text", start)
+    path = str(pairs(tmp_path / "pairs.jsonl"))
+    begin = (*begun("recipe", BIG, path), ("f5", "Start it all the same?"))
+    drive(*begin, ("enter", "does not fit  "))
+    assert not started, "the focus is on the answer that starts nothing"
+    drive(*begin, ("y", "not here"))
     assert len(started) == 1
 
 
@@ -289,41 +283,30 @@ def test_starting_over_does_not_fit_needs_a_yes(tmp_path, monkeypatch):
 
 def test_form_and_yaml_are_one_thing_judged_as_one_types():
     """A bad value is told at once and mended at once; what the form changes the YAML shows, and the other way round."""
-    steps = ["tab", *["down"] * 15]  # to the stage's steps
-    text = drive(*TO_RECIPE, *steps, ("type 0x", "to mend before it can start"), size=(100, 50))
-    assert "stages.0.steps" in text
-    text = drive(*TO_RECIPE, *steps, "end", ("type 0", "✓ fits  "), ("f2", "steps: 1000"), size=(100, 50))
-    assert "1  # Made by the guided way" in text
     text = drive(
-        *TO_RECIPE,
-        ("f2", "steps: 100"),
-        *["down"] * 3,
-        "end",
-        "enter",
-        ("type oops: 1", "Did you mean"),
-        size=(100, 50),
-    )
-    assert "unknown field `oops`" in text
+        *begun(), "tab", *["down"] * 15, "end", ("type x", "stages.0.steps"), ("", "1 to mend before it can start"),
+        ("backspace", "GiB of"), "type 0", ("f2", "steps: 1000"), "down", "down", "end", "enter",
+        ("type oops: 1", "unknown field `oops`"), *["backspace"] * 8, ("", "GiB of"), ("f2", "batch_size"),
+    )  # fmt: skip
+    assert "1000" in text and "max_length" not in keep.kept().text.splitlines()[0]
+    assert yaml.safe_load(keep.kept().text)["stages"][0]["steps"] == 1000
 
 
-def test_choices_turn_with_the_arrow_keys_and_the_price_follows():
-    text = drive(
-        *TO_RECIPE, "tab", "down", "down", ("right", "none"), size=(100, 50), look=lambda app: app.screen.wizard.text
-    )
+def test_choices_turn_with_the_arrow_keys():
+    text = drive(*begun(), "tab", "down", "down", ("right", "none"), look=lambda app: app.screen.wizard.text)
     assert yaml.safe_load(text)["quantization"] == "none"
 
 
 def test_the_recipe_is_saved_where_one_wants(tmp_path, monkeypatch, until):
-    monkeypatch.chdir(tmp_path)
-    drive(*TO_RECIPE, ("f4", "Save the recipe as"), ("enter", lambda text: until((tmp_path / "dpo.yaml").exists)))
     from recipes.load import load_recipe
 
-    assert load_recipe(str(tmp_path / "dpo.yaml")).recipe == load_recipe("dpo").recipe
-    before = (tmp_path / "dpo.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "dpo.yaml"
     drive(
-        ("n", "A recipe was begun"), ("y", "✓ fits  "), ("f4", "Save"), ("enter", "Write over it?"), ("n", "✓ fits  ")
-    )
-    assert (tmp_path / "dpo.yaml").read_text() == before
+        *begun(), ("f4", "Save the recipe as"), ("enter", lambda text: until(file.exists)), ("f4", "Save the recipe as"),
+        ("enter", "Write over it?"), ("n", "GiB of"),
+    )  # fmt: skip
+    assert load_recipe(str(file)).recipe == load_recipe("dpo").recipe
 
 
 def test_a_refusal_at_the_start_is_shown_and_nothing_is_lost(monkeypatch):
@@ -333,7 +316,7 @@ def test_a_refusal_at_the_start_is_shown_and_nothing_is_lost(monkeypatch):
         raise Refused("the disk is full: 0 bytes free")
 
     monkeypatch.setattr("tui.steering.start_text", refuse)
-    text = drive(*TO_RECIPE, ("enter", "the disk is full"))
+    text = drive(*begun(), ("enter", "the disk is full"))
     assert "[recipe]" in text and keep.kept().page == "recipe" and not runs_folder().exists()
 
 

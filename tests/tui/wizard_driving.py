@@ -9,6 +9,8 @@ from engine.hardware.machine import Cpu, Disk, Machine, Power, Ram
 from tests.tui.driving import settled, text_of
 from tui.app import FinetuneApp
 from tui.wizard import keep
+from tui.wizard.draft import draft, source_at_hand
+from tui.wizard.state import Source, Wizard, answer, choose_model, choose_plan, choose_source, plans, write
 
 GIB = 2**30
 MACHINE = Machine(
@@ -76,3 +78,16 @@ TO_MODEL = (
 TO_DATA = (*TO_MODEL, ("", "GiB ✓"), ("enter", "Go on with these rows"))
 TO_FIT = (*TO_DATA, ("enter", "It fits"))
 TO_RECIPE = (*TO_FIT, ("enter", "✓ fits  "))
+
+
+def begun(page="recipe", model="lab", path="lab/preferences.jsonl"):
+    """As if somebody had come to a page and left: a DPO on the lab's pairs, or another model's. The keys to go on."""
+    wizard = Wizard()
+    for word in ("preferences", "available"):
+        wizard = answer(wizard, word)
+    wizard = choose_model(choose_plan(wizard, plans(wizard)[0]), model)
+    source = source_at_hand(wizard, 0) if model == "lab" else Source(path, rows=1200)
+    wizard = choose_source(wizard, source)
+    keep.keep(write(wizard, draft(wizard), page))
+    shows = {"recipe": "GiB of", "fit": "fit"}[page]
+    return (("n", "A recipe was begun"), ("y", shows))

@@ -27,16 +27,16 @@ def card(machine: Machine) -> list[Row]:
     rows = [
         Row(
             "trains on",
-            f"{memory.name}{_size(memory.available, memory.total)}" + (f", {told}" if told else ""),
+            f"{_size(memory.available, memory.total)} on {memory.name}" + (f", {told}" if told else ""),
             _share(memory),
         )
     ]
     for gpu in [one for one in machine.gpus if one.visible][1:]:
         if gpu.total and gpu.free is not None:
-            rows.append(Row("", f"{gpu.name}{_size(gpu.free, gpu.total)}", gpu.free / gpu.total))
+            rows.append(Row("", f"{_size(gpu.free, gpu.total)} on {gpu.name}", gpu.free / gpu.total))
     if memory.device != "cpu" and not memory.unified:
         ram = machine.ram
-        rows.append(Row("RAM", _size(ram.available, ram.total).strip(": "), ram.available / max(1, ram.total)))
+        rows.append(Row("RAM", _size(ram.available, ram.total), ram.available / max(1, ram.total)))
     disk = machine.disks.get("runs")
     if disk and disk.total:
         short = "  too little for most runs" if disk.free < LITTLE_DISK else ""
@@ -54,4 +54,4 @@ def _share(memory: object) -> float:
 
 
 def _size(free: int, total: int) -> str:
-    return f": {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+    return f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"

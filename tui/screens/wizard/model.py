@@ -87,7 +87,7 @@ class ModelPage(Page):
     def _words(self, one: Choice) -> Content:
         width = self.app.size.width
         wide, narrow = width >= 100, width < 76
-        room = 46 if wide else max(16, width - (16 if narrow else 39))
+        room = 46 if wide else max(16, width - (20 if narrow else 39))
         name = one.word if len(one.word) < room else one.word[: room - 2] + "…"
         parts: list[tuple[str, str]] = [(f"{name:<{room}}", "bold" if one.kind in ("lab", "here") else "")]
         if not narrow:
