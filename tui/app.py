@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import ClassVar
 
@@ -34,8 +34,10 @@ class FinetuneApp(App[None]):
         Binding("question_mark", "help", "help", key_display="?"),
     ]
 
-    def __init__(self, run_id: str | None = None) -> None:
+    def __init__(self, run_id: str | None = None, then: Callable[[], Screen[None]] | None = None) -> None:
         super().__init__()
+        self.then = then
+        """Makes the screen that the app opens on, above the runs."""
         self.opened = run_id
         """The run that the app was opened on."""
         self.ascii_only = not unicode_terminal() or bool(os.environ.get("FINETUNE_TUI_ASCII"))
@@ -54,6 +56,8 @@ class FinetuneApp(App[None]):
             self.set_interval(LAST_WORDS, self._notice_closed_terminal)
         if self.opened:
             self.watch_run(self.opened)
+        if self.then:
+            self.push_screen(self.then())
 
     def _notice_closed_terminal(self) -> None:
         if not os.isatty(sys.__stdin__.fileno() if sys.__stdin__ else 0):
@@ -72,6 +76,14 @@ class FinetuneApp(App[None]):
         from tui.screens.monitor import Monitor
 
         self.push_screen(Monitor(find_run(run_id)))
+
+    def action_chat(self) -> None:
+        """Talk with the run that the screen shows."""
+        from tui.screens.chat import chat_with
+
+        run = self.screen.chosen_run()  # type: ignore[attr-defined]
+        if run is not None:
+            chat_with(self, run)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette: everything that a key does here, by name."""

@@ -34,6 +34,7 @@ class Monitor(Screen[None]):
         Binding("p", "steer('pause')", "pause"),
         Binding("r", "steer('resume')", "resume"),
         Binding("s", "steer('stop')", "stop"),
+        Binding("c", "app.chat", "chat"),
         *(Binding(str(number + 1), f"tab('{name}')", name, show=False) for number, name in enumerate(TABS)),
         Binding("left_square_bracket", "stage(-1)", "stage before", show=False),
         Binding("right_square_bracket", "stage(1)", "stage after", show=False),
@@ -199,6 +200,9 @@ class Monitor(Screen[None]):
         now = self._stage if self._stage is not None else last
         self._stage = min(last, max(0, now + by))
         self._follower.look_at(self._stage)
+
+    def chosen_run(self) -> RunDirectory:
+        return self._run_directory
 
     def action_back(self) -> None:
         self.app.pop_screen()
