@@ -16,6 +16,7 @@ KEYS
   x          remove a run (asks)     Tab      next part of the screen
   1 2 3 4    gates, samples, alerts, log
   [ ]        the stage before, the stage after
+  c          chat with the run
   Ctrl+Q     leave; runs go on in the background
   Ctrl+P     every command by name   ?        this page
 
@@ -38,9 +39,13 @@ WORDS
 class Help(ModalScreen[None]):
     BINDINGS = [Binding("escape,question_mark,q,enter", "close", "close")]
 
+    def __init__(self, text: str = TEXT) -> None:
+        super().__init__()
+        self._text = text
+
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help"):
-            yield Static(TEXT, markup=False)
+            yield Static(self._text, markup=False)
 
     def action_close(self) -> None:
         self.dismiss(None)
