@@ -31,7 +31,7 @@ from engine.chat.messages import (
     Turn,
     Turned,
 )
-from engine.chat.places import Place, find_place
+from engine.chat.places import BASE, Place, find_place
 from engine.models.lineage import lineage_in
 from engine.runs.directory import RunDirectory
 from engine.runs.exitcodes import BAD_INPUT, FAILED
@@ -40,7 +40,6 @@ from recipes.errors import InputError
 from recipes.load import load_recipe
 from recipes.schema import Recipe
 
-BASE = "base"
 LEAST_ROOM = 16
 """Tokens that a reply must have room for; older turns make way for it."""
 

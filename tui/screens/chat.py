@@ -13,7 +13,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
 from engine.chat.messages import Done, Event, Failed, Open, Ready, Say, Spoken, Status, Stop, Turn, Turned
-from engine.chat.places import find_place, places
+from engine.chat.places import BASE, find_place, places
 from engine.chat.process import ChatProcess
 from engine.chat.session import SIDES, Session
 from engine.chat.settings import GAUGES, Settings, changed
@@ -356,7 +356,8 @@ class Chat(Screen[None]):
     def action_blind(self) -> None:
         from tui.screens.blind import blind_with
 
-        blind_with(self.app, self.session.run, self.session.stage, self.session.compare or "base", self._process)
+        session = self.session
+        blind_with(self.app, session.run, session.stage, session.compare or BASE, session.settings)
 
     def action_help(self) -> None:
         self.app.push_screen(Help(HELP))
