@@ -45,7 +45,7 @@ def test_help_loads_next_to_nothing():
     "words",
     [
         ["runs"], ["show"], ["logs"], ["run", "no-such-recipe"], ["resume"], ["attach"], ["probe"], ["doctor"], ["methods"],
-        ["choose", "--answers", "1"], ["check", "sft", "--quick"],
+        ["choose", "--answers", "1"], ["check", "sft", "--quick"], ["chat"], ["blind"],
     ],
 )  # fmt: skip
 def test_no_command_loads_a_training_library(words):
