@@ -88,7 +88,12 @@ def test_a_stage_without_output_and_a_foreign_vector_are_told(tiny, tmp_path):
 
     def chat(*words):
         return subprocess.run(
-            [*COMMAND, "chat", "copy", *words], env=environment, capture_output=True, text=True, input="x\n", timeout=120
+            [*COMMAND, "chat", "copy", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            input="x\n",
+            timeout=120,
         )
 
     vector = next((copy / "stages").glob("03-*/output/warm.safetensors"))
@@ -97,7 +102,10 @@ def test_a_stage_without_output_and_a_foreign_vector_are_told(tiny, tmp_path):
     assert done.returncode == 2 and "a file that has changed" in done.stderr
     shutil.rmtree(vector.parent)
     done = chat("--stage", "steering")
-    assert done.returncode == 2 and "stage 3 (steering), which has no output yet; accepted: `base`, `1`, `2`" in done.stderr
+    assert (
+        done.returncode == 2
+        and "stage 3 (steering), which has no output yet; accepted: `base`, `1`, `2`" in done.stderr
+    )
     for output in (copy / "stages").glob("*/output"):
         shutil.rmtree(output)
     done = chat()
@@ -159,7 +167,12 @@ def test_a_killed_model_is_told_and_a_killed_app_leaves_none(tiny):
         talk.process.close()
     command = [*COMMAND, "chat", tiny.run.id]
     app = subprocess.Popen(
-        command, env=tiny.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        env=tiny.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     app.stdin.write(f"{HARBOR}\n")
     app.stdin.flush()
@@ -199,5 +212,7 @@ def test_blind_choices_are_kept_taken_up_and_can_be_trained_on(tiny):
     assert len(rows) == result["tuned"] + result["compared"]
     assert {row["chosen"] for row in rows} >= {row["1"] for row in shown}, "the left ones were chosen"
     read = json.loads(tiny.command("data", result["preferences"], "--json").stdout)
-    assert read["form"]["form"] == "preference" if isinstance(read.get("form"), dict) else "preference" in json.dumps(read)
+    assert (
+        read["form"]["form"] == "preference" if isinstance(read.get("form"), dict) else "preference" in json.dumps(read)
+    )
     assert gone(tiny.run)

@@ -44,7 +44,7 @@ def test_talking_turning_stopping_and_leaving(size, colour, at_home, monkeypatch
             screen = app.screen
             await until(pilot, lambda: "3 steering" in text_of(app) and "warm" in text_of(app))
             await pilot.press("question_mark")
-            await until(pilot, lambda: "turn a dial" in text_of(app))
+            await until(pilot, lambda: "KEYS" in text_of(app))
             await pilot.press("escape", "f3")
             await until(pilot, lambda: screen._ready and "base (lab-nano)" in text_of(app))
             screen.query_one("#say").value = "/max_tokens 5"

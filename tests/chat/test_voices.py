@@ -118,7 +118,10 @@ def test_voices_share_weights_and_take_turns_without_touching_each_other(backend
     assert tuned.shared is plain.shared
     tuned.dial("one", 1.0)
     tuned.dial("two", 0.5)
-    alone = [(t.id, t.logprob) for t in tuned.stream(ASKED, GREEDY)], [(t.id, t.logprob) for t in plain.stream(ASKED, GREEDY)]
+    alone = (
+        [(t.id, t.logprob) for t in tuned.stream(ASKED, GREEDY)],
+        [(t.id, t.logprob) for t in plain.stream(ASKED, GREEDY)],
+    )
     left, right = tuned.stream(ASKED, GREEDY, against=plain), plain.stream(ASKED, GREEDY, against=plain)
     turns = list(zip(left, right, strict=False))
     assert [(one.id, one.logprob) for one, _ in turns] == alone[0][: len(turns)]
