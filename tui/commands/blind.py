@@ -112,7 +112,7 @@ def _told(made: Blind, as_json: bool) -> int:
     if as_json:
         print(json.dumps(made.result()))
         return 0
-    print(f"\n{made.tally().words(f"stage {made.stage}", made.against)}")
+    print("\n" + made.tally().words(f"stage {made.stage}", made.against))
     left = len(made.prompts) - len(made.choices) - made.tally().same
     if left:
         print(f"{left} pairs are left; the same command goes on with them")
