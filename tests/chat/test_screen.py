@@ -98,7 +98,8 @@ def test_judging_by_keys_hides_who_is_who_and_keeps_the_choice(at_home):
 
     first, last = asyncio.run(session())
     assert "steering" not in first and "base" not in first
-    assert "95 % interval" in last and "preferences.jsonl" in last
+    assert "95 % interval" in " ".join(last.split()) and "pairs to train on" in " ".join(last.split())
+    assert made.preferences.is_file()
     again = Blind(run, "3", "base", prompts_from(run, "general", "3", 3, 9), Settings(temperature=1.5, max_tokens=6))
     assert again.finished and again.tally() == made.tally()
     assert not chat_processes(run)
