@@ -46,7 +46,7 @@ def test_help_loads_next_to_nothing():
     [
         ["runs"], ["show"], ["logs"], ["run", "no-such-recipe"], ["resume"], ["attach"], ["probe"], ["doctor"], ["methods"],
         ["compare", "one", "other"], ["choose", "--answers", "1"], ["check", "sft", "--quick"],
-        ["export", "--to", "gguf"],
+        ["export", "--to", "gguf"], ["chat"], ["blind"],
     ],
 )  # fmt: skip
 def test_no_command_loads_a_training_library(words):

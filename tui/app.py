@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -45,7 +45,7 @@ class FinetuneApp(App[None]):
         Binding("f2", "settings", "settings", show=False),
     ]
 
-    def __init__(self, run_id: str | None = None) -> None:
+    def __init__(self, run_id: str | None = None, then: Callable[[], Screen[None]] | None = None) -> None:
         loaded = load_settings()
         self.settings, self._setting_problems = loaded.settings, loaded.problems
         apply_directories(self.settings)
@@ -53,6 +53,8 @@ class FinetuneApp(App[None]):
         for theme in own_themes():
             self.register_theme(theme)
         self.theme = NAMES.get(self.settings.theme, self.settings.theme)
+        self.then = then
+        """Makes the screen that the app opens on, above the runs."""
         self.opened = run_id
         """The run that the app was opened on."""
         forced = bool(os.environ.get("FINETUNE_TUI_ASCII")) or self.settings.ascii
@@ -80,6 +82,8 @@ class FinetuneApp(App[None]):
             self.set_interval(LAST_WORDS, self._notice_closed_terminal)
         if self.opened:
             self.watch_run(self.opened)
+        if self.then:
+            self.push_screen(self.then())
 
     def _notice_closed_terminal(self) -> None:
         if not os.isatty(sys.__stdin__.fileno() if sys.__stdin__ else 0):
@@ -111,6 +115,14 @@ class FinetuneApp(App[None]):
         from tui.screens.monitor import Monitor
 
         self.push_screen(Monitor(find_run(run_id)))
+
+    def action_chat(self) -> None:
+        """Talk with the run that the screen shows."""
+        from tui.screens.chat import chat_with
+
+        run = self.screen.chosen_run()  # type: ignore[attr-defined]
+        if run is not None:
+            chat_with(self, run)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette: everything that a key does here, by name."""

@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "several runs side by side: what their recipes differ in, and their gates"),
     "logs": ("look", "what the processes of a run printed"),
     "export": ("export", "take a run home: adapter, merged, GGUF, Ollama, MLX, vectors, hub"),
+    "chat": ("chat", "talk with a run's stages, with dials for what steers them"),
+    "blind": ("blind", "judge two stages blind on the same prompts"),
     "probe": ("machine", "what this machine has: processors, memory, disk, power, libraries"),
     "doctor": ("machine", "what is missing or mismatched, and the command that mends it"),
     "data": ("data", "what a dataset is, what is wrong with it, which methods it serves"),
@@ -98,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
     made["methods"].add_argument("method", nargs="?", metavar="METHOD", help="such as dpo; default: all of them")
     made["choose"].add_argument("--answers", metavar="A,B", help="answer without being asked: preferences,constrained")
     made["choose"].add_argument("--use-case", metavar="NAME", help="start from a use case, such as math-tutoring")
+    _talking(made["chat"], made["blind"])
     for name in ("demo", "run", "resume", "attach"):
         made[name].add_argument("--headless", action="store_true", help="plain lines, no live line")
     for command in made.values():
@@ -115,6 +118,27 @@ def _export_arguments(export: argparse.ArgumentParser) -> None:
     export.add_argument("--repo", metavar="OWNER/NAME", help="with --to hub: the repository, private unless --public")
     export.add_argument("--of", metavar="FORM", help="with --to hub: what to upload (default: the adapter)")
     export.add_argument("--public", action="store_true", help="with --to hub: a public repository")
+def _talking(chat: argparse.ArgumentParser, blind: argparse.ArgumentParser) -> None:
+    for made in (chat, blind):
+        made.add_argument("run", nargs="?", metavar="RUN", help="an id or its beginning; default: the newest")
+        made.add_argument("--stage", metavar="STAGE", help="a number, a method or base; default: the newest finished")
+        made.add_argument("--temperature", metavar="T", help="0 is greedy (default 0.7)")
+        made.add_argument("--max-tokens", metavar="N", help="longest reply (default 256)")
+        made.add_argument("--system", metavar="TEXT", help="a system prompt")
+        made.add_argument("--anyway", action="store_true", help="load even where memory may not suffice")
+        made.add_argument("--headless", action="store_true", help="line by line, without the screen")
+    chat.add_argument("--compare", metavar="STAGE", help="another stage beside it, or base")
+    chat.add_argument("--top-p", metavar="P", help="share of the probability that is drawn from (default 1)")
+    chat.add_argument("--seed", metavar="N", help="decides all that is drawn (default 0)")
+    chat.add_argument("--gauge", metavar="WHAT", help="colour tokens by kl (to the base) or logprob")
+    chat.add_argument("--dial", action="append", default=[], metavar="NAME=VALUE", help="such as warm=0.5")
+    chat.add_argument(
+        "--continue", nargs="?", const="", dest="continued", metavar="CHAT", help="take up the newest chat, or this one"
+    )
+    blind.add_argument("--against", metavar="STAGE", default="base", help="the other stage (default base)")
+    blind.add_argument("--prompts", metavar="WHERE", default="heldout", help="a file, `heldout` (default) or `general`")
+    blind.add_argument("-n", type=int, default=20, metavar="N", help="how many prompts (default 20)")
+    blind.add_argument("--seed", type=int, default=0, metavar="N", help="decides order, sides and replies (default 0)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

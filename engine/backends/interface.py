@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -141,6 +141,77 @@ class LoadSettings:
     trust_remote_code: bool = False
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How a reply is drawn. Temperature 0 is greedy; the seed decides everything that is random."""
+
+    temperature: float = 0.7
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a reply as it is written. ``text`` may be empty while a character is not complete."""
+
+    id: int
+    text: str
+    logprob: float
+    """Under the model's own distribution (temperature 1, nothing cut off), in nats."""
+    kl: float | None = None
+    """KL(this voice || the one it is compared with) where the token was drawn, exact over the vocabulary, in nats."""
+    tempered: tuple[float, ...] = ()
+    """Log-probability with the logits divided by each of the temperatures that were asked for, in nats."""
+    ends: bool = False
+    """The end of the turn."""
+
+
+@dataclass(frozen=True)
+class Dial:
+    """What can be turned while a voice speaks: a steering vector, or the strength of an edit."""
+
+    name: str
+    kind: Literal["vector", "edit"]
+    value: float
+    low: float
+    high: float
+
+
+class Voice(Protocol):
+    """One lineage, loaded to be talked with."""
+
+    length: int | None
+    """Most tokens of conversation and reply together; None: the model says no limit."""
+
+    def dials(self) -> list[Dial]: ...
+
+    def dial(self, name: str, value: float) -> float:
+        """Turn a dial; it acts from the next token on, also in the middle of a reply. Returns the value it now has,
+        clamped to its range. Raises InputError for an unknown name."""
+        ...
+
+    def cosines(self) -> list[tuple[str, str, float]]:
+        """The cosine of every two vectors: near 0 they compose, near -1 they undo each other."""
+        ...
+
+    def count(self, conversation: Conversation) -> int:
+        """Tokens of a conversation with the opening of the reply."""
+        ...
+
+    def stream(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        against: Voice | None = None,
+        temperatures: Sequence[float] = (),
+    ) -> Iterator[Token]:
+        """The reply token by token; dials may be turned between two of them. Several voices may speak in turns, a
+        token each. ``against`` reads the same tokens for ``Token.kl``."""
+        ...
+
+
 class Backend(Protocol):
     """One training framework. Methods are found by name: ``engine/backends/<backend>/<method>.py`` has ``train``."""
 
@@ -156,6 +227,10 @@ class Backend(Protocol):
 
     def bench(self, method: str, policy: Any) -> Any:
         """What a stage that trains nothing works with: the ``Bench`` of ``engine/backends/<backend>/<method>.py``."""
+        ...
+
+    def voices(self, lineages: Mapping[str, Lineage], run_folder: Path, settings: LoadSettings) -> dict[str, Voice]:
+        """Each lineage loaded to be talked with, by its name; what they share of weights is in memory once."""
         ...
 
     def save_output(self, policy: Any, folder: Path) -> None:

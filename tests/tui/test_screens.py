@@ -150,7 +150,7 @@ def test_who_has_scrolled_the_log_back_is_left_there(done):
 
 
 def pick_two(then):
-    return (("c", "Mark two runs"), "space", "down", ("space", "2 marked"), ("enter", "2 dpo.beta"), *then)
+    return (("v", "Mark two runs"), "space", "down", ("space", "2 marked"), ("enter", "2 dpo.beta"), *then)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -173,7 +173,7 @@ def test_compared_without_colour_and_without_unicode(two_runs, monkeypatch):
 
 def test_a_run_is_compared_from_its_monitor_and_what_has_changed_comes_in(two_runs):
     text, _ = drive(
-        RUN_ID, (100, 30), ("c", "Mark two runs"), "up", "home", ("space", "2 marked"), ("enter", "2 dpo.beta"),
+        RUN_ID, (100, 30), ("v", "Mark two runs"), "up", "home", ("space", "2 marked"), ("enter", "2 dpo.beta"),
         ("2", "dpo retention"), ("escape", "tok/s"),
     )  # fmt: skip
     assert "tok/s" in text
@@ -199,7 +199,7 @@ def test_a_compared_run_that_is_removed_takes_nothing_else_with_it(two_runs):
 
 
 def test_one_run_cannot_be_compared(done):
-    drive(RUN_ID, (80, 24), ("c", "There are not two runs yet"), ("escape", "tok/s"))
+    drive(RUN_ID, (80, 24), ("v", "There are not two runs yet"), ("escape", "tok/s"))
 
 
 # ---- settings --------------------------------------------------------------------------------------------------------------

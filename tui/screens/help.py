@@ -10,13 +10,12 @@ from textual.widgets import Static
 
 TEXT = """\
 KEYS
-  Enter      open the run            Esc      back to the runs
-  d          start the demo          p        pause at the next step
-  r          resume                  s        stop at the next step (asks)
-  e          export: take it home
-  x          remove a run (asks)     Tab      next part of the screen
-  1 2 3 4    gates, samples, alerts, log
-  [ ]        the stage before, the stage after
+  Enter      open the run            n        a new recipe, step by step
+  d          start the demo          i        look a dataset over
+  r          resume                  p        pause at the next step
+  s          stop at the next step   x        remove a run (both ask)
+  c          chat with the run       e        export: take it home
+  v          compare runs            F2       settings
   Ctrl+Q     leave; runs go on in the background
   Ctrl+P     every command by name   ?        this page
 

@@ -14,6 +14,7 @@ from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
 if TYPE_CHECKING:
+    from engine.runs.directory import RunDirectory
     from tui.run_book import RunLine
     from tui.view.machine_view import Row
 
@@ -51,6 +52,7 @@ class Home(Screen[None]):
         Binding("x,delete", "steer('remove')", "remove"),
         Binding("v", "app.compare", "compare", show=False),
         Binding("e", "export", "export", show=False),
+        Binding("c", "app.chat", "chat"),
     ]
 
     def __init__(self) -> None:
@@ -154,6 +156,10 @@ class Home(Screen[None]):
     def _chosen(self) -> RunLine | None:
         place = self.query_one("#runs", OptionList).highlighted
         return self._lines[place] if place is not None and place < len(self._lines) else None
+
+    def chosen_run(self) -> RunDirectory | None:
+        line = self._chosen()
+        return line.run if line else None
 
     def on_option_list_option_highlighted(self) -> None:
         self._say_why()

@@ -36,10 +36,11 @@ KEYS
                (on the picture's tab: the picture)
   l            logarithmic scale       m   how much the charts are smoothed
   1 2 3 4 5 6  gates, samples, alerts, log, forecast, picture
-  e            beside the newest samples, another earlier answer
+  a            beside the newest samples, another earlier answer
   [ ]          the stage before, the stage after
   y            copy: the run's path, a command, the newest sample, the alerts
-  c            compare with other runs
+  c            chat with the run           e   export: take it home
+  v            compare with other runs
   Esc          back to the runs        Ctrl+P  every command by name
   Ctrl+Q       leave; the run goes on in the background
 
@@ -79,6 +80,7 @@ class Monitor(Screen[None]):
         Binding("y", "copy", "copy", show=False),
         Binding("v", "compare", "compare", show=False),
         Binding("e", "export", "export", show=False),
+        Binding("c", "app.chat", "chat"),
         *(Binding(str(number + 1), f"tab('{name}')", name, show=False) for number, name in enumerate(TABS)),
         Binding("left_square_bracket", "stage(-1)", "stage before", show=False),
         Binding("right_square_bracket", "stage(1)", "stage after", show=False),
@@ -300,6 +302,9 @@ class Monitor(Screen[None]):
         from tui.screens.export import Export
 
         self.app.push_screen(Export(self._run_directory))
+
+    def chosen_run(self) -> RunDirectory:
+        return self._run_directory
 
     def action_back(self) -> None:
         self.app.pop_screen()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ class PyTorchBackend:
     def bench(self, method: str, policy: Any) -> Any:
         module = importlib.import_module(f"engine.backends.pytorch.{method}")
         return module.Bench(policy)
+
+    def voices(self, lineages: Mapping[str, Lineage], run_folder: Path, settings: LoadSettings) -> dict[str, Any]:
+        from engine.backends.pytorch.chat import load_voices
+
+        return dict(load_voices(lineages, run_folder, settings))
 
     def save_output(self, policy: Any, folder: Path) -> None:
         policy.save(folder)

@@ -107,7 +107,7 @@ class VectorSet:
             self.starts = None
 
     def _count(self, _module: Any, _inputs: Any) -> None:
-        self._step += 1
+        self._step += self.active  # other voices of a chat use the same layers in between
 
     def _watch(self, layer: int) -> Any:
         def after(_module: Any, _inputs: Any, output: Any) -> None:
