@@ -11,6 +11,7 @@ from textual.widgets import Static
 TEXT = """\
 KEYS
   Enter      open the run            Esc      back to the runs
+  n          new recipe, guided      i        look a dataset over
   d          start the demo          p        pause at the next step
   r          resume                  s        stop at the next step (asks)
   x          remove a run (asks)     Tab      next part of the screen
