@@ -8,13 +8,15 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
 
+from engine.backends.initial_adapter import initial_lora_a
 from engine.backends.interface import LoadSettings
 from engine.backends.pytorch.device import pick_device, pick_dtype
 from engine.backends.pytorch.interventions import attach
 from engine.backends.pytorch.policy import TorchPolicy
-from engine.backends.pytorch.tokens import ensure_chat_template
+from engine.backends.tokens import ensure_chat_template
 from engine.models.lineage import Lineage
 
+ADAPTER = "default"
 ATTENTION_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
@@ -43,17 +45,29 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> T
         return TorchPolicy(
             base, tokenizer, device, settings, adapter_at_start=False, reference=reference, interventions=edits
         )
-    set_seed(settings.seed)  # PEFT draws the adapter's A matrices
+    set_seed(settings.seed)
     trains = settings.training != "none"
     if lineage.adapter is not None:
         # Without is_trainable the adapter loads frozen and training would do nothing.
         model = PeftModel.from_pretrained(base, run_folder / lineage.adapter.path, is_trainable=trains)
     else:
-        model = get_peft_model(base, lora_config(settings)) if trains else base.requires_grad_(False)
+        model = new_adapter(base, settings) if trains else base.requires_grad_(False)
     edits = attach(model, lineage, run_folder)
     return TorchPolicy(
         model, tokenizer, device, settings, adapter_at_start=lineage.adapter is not None, interventions=edits
     )
+
+
+def new_adapter(base: PreTrainedModel, settings: LoadSettings) -> PeftModel:
+    """A LoRA adapter that changes nothing yet; its A matrices are those of every backend (engine.backends)."""
+    model = get_peft_model(base, lora_config(settings))
+    suffix = f".lora_A.{ADAPTER}"
+    for name, module in model.named_modules():
+        if name.endswith(suffix):
+            inner = name.removeprefix("base_model.model.").removesuffix(suffix)
+            matrix = initial_lora_a(settings.seed, inner, module.out_features, module.in_features)
+            module.weight.data.copy_(torch.from_numpy(matrix))
+    return model
 
 
 def lora_config(settings: LoadSettings) -> LoraConfig:
