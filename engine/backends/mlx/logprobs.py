@@ -17,7 +17,8 @@ def token_logprobs(network: Network, hidden: mx.array, targets: mx.array) -> mx.
 
     def piece(_weights: Weights, hidden: mx.array, targets: mx.array) -> mx.array:
         logits = network.logits(hidden)
-        return mx.take_along_axis(logits, targets[:, None], axis=-1).squeeze(-1) - mx.logsumexp(logits, axis=-1)
+        at = mx.stop_gradient(targets)[:, None]
+        return mx.take_along_axis(logits, at, axis=-1).squeeze(-1) - mx.logsumexp(logits, axis=-1)
 
     return _in_pieces(network, piece, hidden, targets)
 
@@ -50,4 +51,6 @@ def _in_pieces(network: Network, function: Callable[..., mx.array], first: mx.ar
         recomputed(head, first[start : start + rows], second[start : start + rows])
         for start in range(0, first.shape[0], rows)
     ]
+    if head:
+        network.use(head)  # tracing left its placeholders in the model
     return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces)

@@ -87,7 +87,10 @@ class Network:
                 layer.update(weights)
                 return plain(layer, *args, **kwargs)
 
-            return mx.checkpoint(inner)(layer.trainable_parameters(), *args, **kwargs)
+            weights = layer.trainable_parameters()
+            output = mx.checkpoint(inner)(weights, *args, **kwargs)
+            layer.update(weights)  # tracing left its placeholders in the layer
+            return output
 
         kind.__call__ = recomputed
         try:
