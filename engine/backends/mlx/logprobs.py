@@ -8,6 +8,8 @@ import mlx.core as mx
 
 from engine.backends.mlx.network import Network, Weights
 
+FAR = 16.0
+"""Difference of two logits beyond which the divergence is large anyhow."""
 LOGITS_AT_ONCE = 2**24
 """Logits of one piece (64 MiB in fp32); the backward pass computes each piece again instead of keeping it."""
 
@@ -28,12 +30,26 @@ def token_divergence(network: Network, policy: mx.array, reference: mx.array) ->
     ``policy``; the head is taken to be the same on both sides, as in every adapter that leaves it alone."""
 
     def piece(_weights: Weights, policy: mx.array, reference: mx.array) -> mx.array:
-        p, q = (
-            logits - mx.logsumexp(logits, axis=-1, keepdims=True) for logits in map(network.logits, (policy, reference))
-        )
-        return (mx.exp(p) * (p - q)).sum(-1)
+        return divergence(network.logits(policy), network.logits(reference))
 
     return _in_pieces(network, piece, policy, mx.stop_gradient(reference))
+
+
+def divergence(policy: mx.array, other: mx.array) -> mx.array:
+    """KL(policy || other) (M,) in nats from logits (M, V).
+
+    With d the difference of the logits less its mean under the policy, it is log(E exp(-d)): small divergences keep
+    their digits, which the difference of two normalisers loses. Where d is too large for that, the plain form.
+    """
+    policy_logprobs = policy - mx.logsumexp(policy, axis=-1, keepdims=True)
+    p = mx.exp(policy_logprobs)
+    p = p / p.sum(-1, keepdims=True)  # exactly one: what is missing would be multiplied by the mean difference
+    difference = policy - other
+    difference = difference - (p * difference).sum(-1, keepdims=True)
+    within = mx.clip(difference, -FAR, FAR)
+    close = mx.log1p((p * mx.expm1(-within)).sum(-1))
+    plain = (p * (policy_logprobs - (other - mx.logsumexp(other, axis=-1, keepdims=True)))).sum(-1)
+    return mx.where(mx.abs(difference).max(-1) < FAR, close, plain)
 
 
 def _in_pieces(network: Network, function: Callable[..., mx.array], first: mx.array, second: mx.array) -> mx.array:

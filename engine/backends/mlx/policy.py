@@ -14,6 +14,7 @@ from engine.backends.interface import Completion, Conversation, Divergence, Load
 from engine.backends.mlx import adapters
 from engine.backends.mlx.batches import Row, padded_ids, predicted
 from engine.backends.mlx.generation import generate
+from engine.backends.mlx.logprobs import divergence
 from engine.backends.mlx.network import Network, Weights
 from engine.backends.mlx.save import save_model
 from engine.backends.tokens import encode_completion, encode_prompt
@@ -174,11 +175,9 @@ class MLXPolicy:
             for which in ("policy", to):
                 with self.weights(which) as network:
                     hidden, _, owner = self._predicting(network, rows)
-                    logits = network.logits(hidden)
-                    found.append(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+                    found.append(network.logits(hidden))
                     mx.eval(found)
-            policy, other = found
-            each = np.array((mx.exp(policy) * (policy - other)).sum(-1))
+            each = np.array(divergence(*found))
             for row, index in enumerate(batch):
                 values = each[owner == row]
                 results[index] = Divergence(
