@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from engine.backends.interface import LoadSettings
 from engine.backends.mlx import adapters
 from engine.backends.mlx.device import pick_dtype, prepare
+from engine.backends.mlx.lacks import check_lineage, check_processes, check_training
 from engine.backends.mlx.network import Network
 from engine.backends.mlx.policy import MLXPolicy
 from engine.backends.tokens import ensure_chat_template
@@ -30,6 +31,8 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> M
 
     Raises InputError when the base or the adapter is of a form that this backend cannot take, told with the path.
     """
+    check_processes()
+    check_lineage(lineage)
     prepare()
     folder = Path(lineage.base.path)
     folder = folder if folder.is_absolute() else run_folder / folder
@@ -40,11 +43,9 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> M
     model, config = load_base(folder, settings)
     stops = stop_tokens(config, tokenizer)
     vocabulary = config.get("vocab_size") or config["text_config"]["vocab_size"]
+    quantized = "quantization" in config
+    check_training(settings.training == "full", settings.dropout, settings.gradient_checkpointing, quantized)
     if settings.training == "full":
-        if "quantization" in config:
-            raise InputError(
-                [Problem("recipe", None, "training", "`full` on a quantized base", "`lora`, or `quantization: none`")]
-            )
         model.unfreeze()
         return MLXPolicy(Network(model, vocabulary), tokenizer, settings, folder, stops)
     adapter = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from engine.backends.pytorch.interventions import attach
 from engine.backends.pytorch.policy import TorchPolicy
 from engine.backends.tokens import ensure_chat_template
 from engine.models.lineage import Lineage
+from recipes.errors import InputError, Problem
 
 ADAPTER = "default"
 ATTENTION_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -29,6 +31,7 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> T
     device = pick_device()
     folder = Path(lineage.base.path)
     folder = folder if folder.is_absolute() else run_folder / folder
+    refuse_mlx_weights(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -56,6 +59,17 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> T
     return TorchPolicy(
         model, tokenizer, device, settings, adapter_at_start=lineage.adapter is not None, interventions=edits
     )
+
+
+def refuse_mlx_weights(folder: Path) -> None:
+    """Raises InputError for weights that MLX quantized: transformers would load them as something else."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    own = config.get("quantization")
+    if isinstance(own, dict) and "group_size" in own and "quant_method" not in (config.get("quantization_config") or {}):
+        found = f"weights quantized by MLX ({own.get('bits')} bits, groups of {own['group_size']})"
+        accepted = "the original model with `quantization: 4bit` (bitsandbytes quantizes on load), or `backend: mlx`"
+        raise InputError([Problem(str(folder), None, "model", found, accepted)])
 
 
 def new_adapter(base: PreTrainedModel, settings: LoadSettings) -> PeftModel:
