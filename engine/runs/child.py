@@ -161,9 +161,7 @@ class Child:
         return event
 
 
-def child_environment(
-    attempt: int, threads: int | None, offline: bool, preload: str | None = None
-) -> dict[str, str]:
+def child_environment(attempt: int, threads: int | None, offline: bool, preload: str | None = None) -> dict[str, str]:
     """The child's environment: no network unless it fetches, no telemetry, our own packages and not the user's folder.
 
     ``preload`` is a shared library that comes before all others (engine/runs/blas.py).

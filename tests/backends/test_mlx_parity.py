@@ -77,7 +77,11 @@ def test_the_order_is_torchs(rows, seed):
 def test_a_resumed_order_is_the_rest_of_the_whole():
     whole = steps_from(0, 10, 4, 2, 7)
     steps = [next(whole) for _ in range(7)]
-    assert [sum(map(len, step)) for step in steps[:3]] == [8, 2, 8]  # as the Trainer: an epoch's last step is what is left
+    assert [sum(map(len, step)) for step in steps[:3]] == [
+        8,
+        2,
+        8,
+    ]  # as the Trainer: an epoch's last step is what is left
     for done in range(6):
         resumed = steps_from(done, 10, 4, 2, 7)
         assert [next(resumed) for _ in range(7 - done)] == steps[done:]

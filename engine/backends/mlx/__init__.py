@@ -44,7 +44,9 @@ def _module(method: str) -> Any:
     name = f"engine.backends.mlx.{method}"
     if importlib.util.find_spec(name) is None:
         accepted = "`backend: pytorch` for this stage; the stages before and after it may stay on MLX"
-        raise InputError([Problem("recipe", None, "backend", f"`mlx` for {method}, which it does not have yet", accepted)])
+        raise InputError(
+            [Problem("recipe", None, "backend", f"`mlx` for {method}, which it does not have yet", accepted)]
+        )
     return importlib.import_module(name)
 
 

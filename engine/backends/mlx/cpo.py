@@ -123,6 +123,7 @@ class CPOTrainer(DPOTrainer):
     def load_state(self, folder: Path) -> None:
         self.controller.restore(json.loads((folder / CONTROLLER).read_text()))
         self.accepted = mx.load(str(folder / ACCEPTED))
+        mx.eval(self.accepted)
 
 
 def train(policy: MLXPolicy, rows: Any, stage: Any, link: TrainingLink) -> None:

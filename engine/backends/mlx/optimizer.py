@@ -51,16 +51,18 @@ class AdamW:
     # ---- checkpoints ---------------------------------------------------------------------------------------------
 
     def leaves(self) -> Weights:
-        return dict(tree_flatten(self._adam.state))
+        """A snapshot. Copies: a compiled update overwrites the arrays of the state it is given in place."""
+        return {name: mx.array(value) for name, value in tree_flatten(self._adam.state)}
 
     def take(self, leaves: Weights) -> None:
         """Put every leaf back where it was; a leaf that is missing is a KeyError."""
         state = self._adam.state
         for name in state:
             if isinstance(state[name], dict):
-                state[name].update({key: leaves[f"{name}.{key}"] for key in state[name]})
+                state[name].update({key: mx.array(leaves[f"{name}.{key}"]) for key in state[name]})
             else:
-                state[name] = leaves[name]
+                state[name] = mx.array(leaves[name])
+        mx.eval(state)  # what was read from a file is read now, not when the file may be gone
 
     def save(self, folder: Path) -> None:
         mx.save_safetensors(str(folder / FILE), self.leaves())

@@ -240,6 +240,7 @@ class MLXPolicy:
             self.network.use(adapters.from_peft(mx.load(str(checkpoint / adapters.TENSORS))))
         else:
             self.network.use(mx.load(str(checkpoint / "model.safetensors")))
+        mx.eval(self.network.trained())
 
     def save_trained(self, folder: Path) -> None:
         """The trained weights alone, into a checkpoint."""

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from engine.backends.mlx.batches import Row, filled, thinned
+from engine.backends.mlx.batches import Row, filled, padded_places, thinned
 from engine.backends.mlx.losses import halves
 from engine.backends.mlx.network import Weights
 from engine.backends.mlx.policy import MLXPolicy
@@ -58,12 +58,10 @@ class PreferenceTrainer(Trainer):
 
 
 def divergence_places(counted: int, at_most: int) -> Arrays:
-    """Indices into the counted tokens, thinned evenly to about ``at_most`` and filled up to that number."""
+    """Indices into the counted tokens, thinned evenly to about ``at_most`` and filled up to one of a few sizes."""
     places = np.flatnonzero(thinned(counted, at_most)).astype(np.int32)
-    return {
-        "kl_places": filled(places, at_most),
-        "kl_counted": filled(np.ones(len(places), np.float32), at_most),
-    }
+    size = padded_places(len(places))
+    return {"kl_places": filled(places, size), "kl_counted": filled(np.ones(len(places), np.float32), size)}
 
 
 def pair_gauges(logprobs: mx.array, rewards: mx.array) -> Arrays:

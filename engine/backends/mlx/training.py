@@ -6,6 +6,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Trainer(ABC):
         self.slower = 1.0
         """Factor on the learning rate; a trust region lowers it."""
         self._reference: Weights = {}
+        self._order: Iterator[list[list[int]]] | None = None
         self._compiled_gradients = mx.compile(self._gradients, inputs=mx.random.state, outputs=mx.random.state)
         optimizer_state = [self.optimizer.state]
         self._compiled_update = mx.compile(self.optimizer.apply, inputs=optimizer_state, outputs=optimizer_state)
@@ -77,13 +79,13 @@ class Trainer(ABC):
         """Gauges that cost something extra, before the weights of this step are updated."""
         return {}
 
-    def after_update(self, told: list[dict[str, float]]) -> None:
+    def after_update(self, told: list[dict[str, float]]) -> None:  # noqa: B027 - a method may have none
         """For methods with a controller; runs before the step's evaluation and checkpoint."""
 
-    def save_state(self, folder: Path) -> None:
+    def save_state(self, folder: Path) -> None:  # noqa: B027 - a method may have none
         """Write into a checkpoint what the next step depends on beyond weights, optimizer and step."""
 
-    def load_state(self, folder: Path) -> None:
+    def load_state(self, folder: Path) -> None:  # noqa: B027 - a method may have none
         """Take that state back."""
 
     # ---- the loop ------------------------------------------------------------------------------------------------
@@ -91,7 +93,6 @@ class Trainer(ABC):
     def train(self, link: TrainingLink) -> None:
         """Train to the last step, or until a stop is requested; from the newest valid checkpoint if there is one."""
         self.link = link
-        self._order: Any = None
         resume = link.resume_from()
         if resume is not None:
             self._restore(*resume)
@@ -230,6 +231,7 @@ class Trainer(ABC):
     def _restore(self, folder: Path, step: int) -> None:
         self.policy.load_trained(folder)
         self.weights = self.network.trained()
+        mx.eval(self.weights)
         self.optimizer.load(folder)
         self.slower = json.loads((folder / STATE).read_text())["slower"]
         self.step = step

@@ -66,7 +66,11 @@ def refuse_mlx_weights(folder: Path) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     own = config.get("quantization")
-    if isinstance(own, dict) and "group_size" in own and "quant_method" not in (config.get("quantization_config") or {}):
+    if (
+        isinstance(own, dict)
+        and "group_size" in own
+        and "quant_method" not in (config.get("quantization_config") or {})
+    ):
         found = f"weights quantized by MLX ({own.get('bits')} bits, groups of {own['group_size']})"
         accepted = "the original model with `quantization: 4bit` (bitsandbytes quantizes on load), or `backend: mlx`"
         raise InputError([Problem(str(folder), None, "model", found, accepted)])
