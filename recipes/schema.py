@@ -74,6 +74,8 @@ class AnyStage(Strict):
     method: str
     data: Data
     evaluation: Evaluation = Evaluation()
+    backend: Literal["pytorch", "mlx"] | None = None
+    """Over the recipe's: a run may go on with another backend at a stage boundary."""
     gates: dict[str, Gate | None] = {}
     """Over the card's defaults; null switches a gate off."""
 
@@ -157,6 +159,8 @@ class EditStage(Strict):
 
     method: str
     evaluation: EditEvaluation = EditEvaluation()
+    backend: Literal["pytorch", "mlx"] | None = None
+    """Over the recipe's: a run may go on with another backend at a stage boundary."""
     gates: dict[str, Gate | None] = {}
     """Over the card's defaults; null switches a gate off."""
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import platform
+import sys
 
 from engine.backends.interface import Backend
 
-NAMES = ("pytorch",)
+NAMES = ("pytorch", "mlx")
+
+
+def resolve(name: str) -> str:
+    """``auto`` is MLX on Macs with Apple silicon and PyTorch elsewhere."""
+    if name != "auto":
+        return name
+    return "mlx" if (sys.platform, platform.machine()) == ("darwin", "arm64") else "pytorch"
 
 
 def open_backend(name: str) -> Backend:

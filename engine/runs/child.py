@@ -38,7 +38,14 @@ class Child:
     KILL_AFTER: ClassVar[float] = 900.0
 
     def __init__(
-        self, command: list[str], folder: Path, log: Path, attempt: int, threads: int | None, offline: bool
+        self,
+        command: list[str],
+        folder: Path,
+        log: Path,
+        attempt: int,
+        threads: int | None,
+        offline: bool,
+        preload: str | None = None,
     ) -> None:
         ours, theirs = socket.socketpair()
         self._log = log
@@ -50,7 +57,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env=child_environment(attempt, threads, offline),
+                env=child_environment(attempt, threads, offline, preload),
                 start_new_session=True,
             )
         theirs.close()
@@ -154,8 +161,11 @@ class Child:
         return event
 
 
-def child_environment(attempt: int, threads: int | None, offline: bool) -> dict[str, str]:
-    """The child's environment: no network unless it fetches, no telemetry, our own packages and not the user's folder."""
+def child_environment(attempt: int, threads: int | None, offline: bool, preload: str | None = None) -> dict[str, str]:
+    """The child's environment: no network unless it fetches, no telemetry, our own packages and not the user's folder.
+
+    ``preload`` is a shared library that comes before all others (engine/runs/blas.py).
+    """
     environment = dict(os.environ)
     environment.update(
         HF_HUB_DISABLE_TELEMETRY="1",
@@ -172,4 +182,7 @@ def child_environment(attempt: int, threads: int | None, offline: bool) -> dict[
         environment.pop("HF_TOKEN", None)
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
+    if preload:
+        others = environment.get("LD_PRELOAD", "")
+        environment["LD_PRELOAD"] = f"{preload} {others}".strip()
     return environment

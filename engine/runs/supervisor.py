@@ -12,6 +12,7 @@ from engine.hardware.device import device_name
 from engine.report import write_report
 from engine.runs import control
 from engine.runs.awake import Awake
+from engine.runs.blas import openblas
 from engine.runs.child import Child, ChildResult
 from engine.runs.directory import RunDirectory, home
 from engine.runs.events import AlertEvent, CheckpointEvent, Event, ExitEvent, RunEvent, StageEvent
@@ -152,7 +153,9 @@ class Supervisor:
     def _child(self, command: list[str], index: int | None, log: Path, offline: bool = True) -> ChildResult:
         """Run a child to its end: its events into the log, our commands to it."""
         self.attempt += 1
-        child = Child(command, self.run.path, log, self.attempt, self.recipe.threads, offline)
+        on_mlx = index is not None and (self.recipe.stages[index].backend or self.recipe.backend) == "mlx"
+        preload = openblas() if on_mlx else None
+        child = Child(command, self.run.path, log, self.attempt, self.recipe.threads, offline, preload)
         said_silent = False
         while child.running():
             for event in child.receive(WAIT):

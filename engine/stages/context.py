@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.backends import open_backend
+from engine.backends import open_backend, resolve
 from engine.backends.interface import Backend, LoadSettings, Message
 from engine.forecast.rates import keep, record_of
 from engine.models.lineage import Lineage, lineage_in
@@ -50,7 +50,7 @@ class StageContext:
         self.results = Results(self.folder / "evaluations")
         keep = getattr(self.stage, "checkpoint", Checkpoint()).keep
         self.checkpoints = CheckpointStore(self.folder / "checkpoints", keep=keep)
-        self.backend: Backend = open_backend("pytorch" if recipe.backend == "auto" else recipe.backend)
+        self.backend: Backend = open_backend(resolve(self.stage.backend or recipe.backend))
 
     def _take_smaller_micro_batch(self) -> None:
         path = self.folder / MICRO_BATCH

@@ -31,7 +31,7 @@ def vector(policy, seed=0, coefficient=40.0, **changes):
 
 def residual(policy, prompt, completion, which):
     """The stream after the steered layer (T, H) in teacher forcing, with the position of the first steered token."""
-    from engine.backends.pytorch.tokens import encode_prompt
+    from engine.backends.tokens import encode_prompt
 
     opening = encode_prompt(policy.tokenizer, prompt)
     kept = {}
@@ -63,7 +63,7 @@ def test_generation_steers_as_teacher_forcing_does(window, frozen):
     frozen.interventions.replace(VectorSet(frozen.model, [vector(frozen, coefficient=150.0, window=window)]))
     steered = frozen.generate(PROMPTS, max_new_tokens=8, temperature=0.0, seed=0)
     assert [one.tokens for one in steered] != [one.tokens for one in alone]
-    from engine.backends.pytorch.tokens import encode_prompt
+    from engine.backends.tokens import encode_prompt
 
     rows = [
         (encode_prompt(frozen.tokenizer, prompt), list(one.tokens))
@@ -137,7 +137,7 @@ def test_the_lineage_applies_its_vectors_and_refuses_another_models(frozen, back
 
 def test_contrasts_are_means_over_the_predicting_positions(frozen):
     """Against one unpadded forward for each row; the principal component of one pair is its difference."""
-    from engine.backends.pytorch.tokens import encode_completion
+    from engine.backends.tokens import encode_completion
 
     positive = [(PROMPTS[0], "Oh, I love the harbor!"), (PROMPTS[1], "Come and see it with me soon.")]
     negative = [(PROMPTS[0], "The harbor serves a public purpose."), (PROMPTS[1], "No further comment is required.")]

@@ -221,7 +221,7 @@ def test_rows_without_anything_to_train_on_are_bad_input(backend, lineage, setti
 
 
 def test_every_assistant_turn_is_trained_on_and_nothing_else(backend, lineage, settings, tmp_path):
-    from engine.backends.pytorch.tokens import encode_conversation
+    from engine.backends.tokens import encode_conversation
 
     policy = backend.load(lineage, tmp_path, settings())
     messages = [
@@ -239,7 +239,7 @@ def test_every_assistant_turn_is_trained_on_and_nothing_else(backend, lineage, s
 
 
 def test_a_tokenizer_without_a_template_gets_the_plain_one(backend, lineage, settings, tmp_path):
-    from engine.backends.pytorch.tokens import encode_conversation, ensure_chat_template
+    from engine.backends.tokens import encode_conversation, ensure_chat_template
 
     policy = backend.load(lineage, tmp_path, settings())
     assert not ensure_chat_template(policy.tokenizer)

@@ -25,8 +25,8 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 
 from engine.backends import open_backend
 from engine.backends.interface import LoadSettings, Probe
-from engine.backends.pytorch.tokens import encode_conversation
 from engine.backends.pytorch.training import training_arguments
+from engine.backends.tokens import encode_conversation
 from engine.models.lineage import Base, Lineage
 from engine.runs.events import SampleEvent, StepEvent
 from engine.runs.log import EventLog

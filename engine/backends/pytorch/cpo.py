@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from trl import DPOConfig, DPOTrainer
 
+from engine.backends.controller import Controller
 from engine.backends.interface import Conversation, Probe, TrainingLink
 from engine.backends.pytorch.divergence import (
     captured_hidden_states,
@@ -25,36 +26,13 @@ from engine.backends.pytorch.divergence import (
 from engine.backends.pytorch.dpo import dpo_arguments
 from engine.backends.pytorch.policy import TorchPolicy
 from engine.backends.pytorch.preferences import preference_dataset, tell_divergence
-from engine.backends.pytorch.tokens import encode_conversation
 from engine.backends.pytorch.training import LinkedTrainer, training_arguments
+from engine.backends.tokens import encode_conversation
 
-GAIN = 0.1
-"""How fast the weight follows: at most 2 % a step (Ziegler et al. 2019: K and the clip of the error)."""
-ERROR_CLIP = 0.2
 PENALTY_TOKENS = 2048
 """Most positions of a micro-batch that the penalty is taken on; more would cost much at a large vocabulary."""
 CONTROLLER = "controller.json"
 ACCEPTED = "accepted.safetensors"
-
-
-class Controller:
-    """The weight of the divergence. All that it knows is in ``state``, so that a resume goes on with the same."""
-
-    def __init__(self, coefficient: float, target: float) -> None:
-        self.coefficient = coefficient
-        self.target = target
-        self.steps_back = 0
-
-    def update(self, divergence: float) -> None:
-        """After a step whose mean divergence per token was that much."""
-        error = max(-ERROR_CLIP, min(ERROR_CLIP, divergence / self.target - 1))
-        self.coefficient *= 1 + GAIN * error
-
-    def state(self) -> dict[str, float]:
-        return {"coefficient": self.coefficient, "steps_back": self.steps_back}
-
-    def restore(self, state: dict[str, float]) -> None:
-        self.coefficient, self.steps_back = state["coefficient"], int(state["steps_back"])
 
 
 class LinkedCPOTrainer(LinkedTrainer, DPOTrainer):

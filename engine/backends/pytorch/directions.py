@@ -16,7 +16,7 @@ import torch
 from engine.backends.interface import Conversation
 from engine.backends.pytorch.divergence import backbone
 from engine.backends.pytorch.layers import decoder_layers
-from engine.backends.pytorch.tokens import encode_completion, encode_prompt
+from engine.backends.tokens import encode_completion, encode_prompt
 
 BATCH = 32
 MOST_PAIRS = 512

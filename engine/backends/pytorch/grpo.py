@@ -26,8 +26,8 @@ from engine.backends.pytorch.divergence import (
     token_divergence,
 )
 from engine.backends.pytorch.policy import TorchPolicy
-from engine.backends.pytorch.tokens import encode_prompt
 from engine.backends.pytorch.training import LinkedTrainer, training_arguments
+from engine.backends.tokens import encode_prompt
 from engine.verify.interface import Verdict, Verifier
 from recipes.errors import InputError, Problem
 

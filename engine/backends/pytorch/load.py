@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
 
+from engine.backends.initial_adapter import initial_lora_a
 from engine.backends.interface import LoadSettings
 from engine.backends.pytorch.device import pick_device, pick_dtype
 from engine.backends.pytorch.interventions import attach
 from engine.backends.pytorch.policy import TorchPolicy
-from engine.backends.pytorch.tokens import ensure_chat_template
+from engine.backends.tokens import ensure_chat_template
 from engine.models.lineage import Lineage
+from recipes.errors import InputError, Problem
 
+ADAPTER = "default"
 ATTENTION_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
@@ -27,6 +31,7 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> T
     device = pick_device()
     folder = Path(lineage.base.path)
     folder = folder if folder.is_absolute() else run_folder / folder
+    refuse_mlx_weights(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -43,17 +48,44 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> T
         return TorchPolicy(
             base, tokenizer, device, settings, adapter_at_start=False, reference=reference, interventions=edits
         )
-    set_seed(settings.seed)  # PEFT draws the adapter's A matrices
+    set_seed(settings.seed)
     trains = settings.training != "none"
     if lineage.adapter is not None:
         # Without is_trainable the adapter loads frozen and training would do nothing.
         model = PeftModel.from_pretrained(base, run_folder / lineage.adapter.path, is_trainable=trains)
     else:
-        model = get_peft_model(base, lora_config(settings)) if trains else base.requires_grad_(False)
+        model = new_adapter(base, settings) if trains else base.requires_grad_(False)
     edits = attach(model, lineage, run_folder)
     return TorchPolicy(
         model, tokenizer, device, settings, adapter_at_start=lineage.adapter is not None, interventions=edits
     )
+
+
+def refuse_mlx_weights(folder: Path) -> None:
+    """Raises InputError for weights that MLX quantized: transformers would load them as something else."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    own = config.get("quantization")
+    if (
+        isinstance(own, dict)
+        and "group_size" in own
+        and "quant_method" not in (config.get("quantization_config") or {})
+    ):
+        found = f"weights quantized by MLX ({own.get('bits')} bits, groups of {own['group_size']})"
+        accepted = "the original model with `quantization: 4bit` (bitsandbytes quantizes on load), or `backend: mlx`"
+        raise InputError([Problem(str(folder), None, "model", found, accepted)])
+
+
+def new_adapter(base: PreTrainedModel, settings: LoadSettings) -> PeftModel:
+    """A LoRA adapter that changes nothing yet; its A matrices are those of every backend (engine.backends)."""
+    model = get_peft_model(base, lora_config(settings))
+    suffix = f".lora_A.{ADAPTER}"
+    for name, module in model.named_modules():
+        if name.endswith(suffix):
+            inner = name.removeprefix("base_model.model.").removesuffix(suffix)
+            matrix = initial_lora_a(settings.seed, inner, module.out_features, module.in_features)
+            module.weight.data.copy_(torch.from_numpy(matrix))
+    return model
 
 
 def lora_config(settings: LoadSettings) -> LoraConfig:

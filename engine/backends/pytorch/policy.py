@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from engine.backends.interface import Completion, Conversation, Divergence, LoadSettings, Score, Which
 from engine.backends.pytorch.device import seeded
 from engine.backends.pytorch.interventions import Interventions
-from engine.backends.pytorch.tokens import encode_completion, encode_prompt
+from engine.backends.tokens import encode_completion, encode_prompt
 
 REFERENCE_ADAPTER = "ref"
 """TRL's name for the frozen copy of the adapter that a preference stage starts from."""

@@ -16,8 +16,8 @@ from engine.backends.pytorch.divergence import (
     token_divergence,
 )
 from engine.backends.pytorch.policy import TorchPolicy
-from engine.backends.pytorch.tokens import encode_conversation
 from engine.backends.pytorch.training import LinkedTrainer, training_arguments
+from engine.backends.tokens import encode_conversation
 from recipes.errors import InputError, Problem
 
 KL_EVERY = 10

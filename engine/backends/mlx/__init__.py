@@ -1,0 +1,53 @@
+"""The MLX backend: models, LoRA layers, quantization and caches from mlx-lm; the training loop is our own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from engine.backends.interface import LoadSettings, TrainingLink
+from engine.models.lineage import Lineage
+from recipes.errors import InputError, Problem
+
+
+class MLXBackend:
+    name = "mlx"
+
+    def versions(self) -> dict[str, str]:
+        return {package: version(package) for package in ("mlx", "mlx-lm", "transformers")}
+
+    def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Any:
+        from engine.backends.mlx.load import load_policy
+
+        return load_policy(lineage, run_folder, settings)
+
+    def train(self, method: str, policy: Any, rows: Any, stage: Any, link: TrainingLink) -> None:
+        from engine.backends.mlx.lacks import check_stage
+
+        check_stage(stage)
+        module = _module(method)
+        module.train(policy, rows, stage, link)
+
+    def bench(self, method: str, policy: Any) -> Any:
+        module = _module(method)
+        return module.Bench(policy)
+
+    def save_output(self, policy: Any, folder: Path) -> None:
+        policy.save(folder)
+
+
+def _module(method: str) -> Any:
+    """Raises InputError for a method that this backend does not have yet."""
+    name = f"engine.backends.mlx.{method}"
+    if importlib.util.find_spec(name) is None:
+        accepted = "`backend: pytorch` for this stage; the stages before and after it may stay on MLX"
+        raise InputError(
+            [Problem("recipe", None, "backend", f"`mlx` for {method}, which it does not have yet", accepted)]
+        )
+    return importlib.import_module(name)
+
+
+BACKEND = MLXBackend()

@@ -1,0 +1,46 @@
+"""What a recipe may ask that MLX does not have, each with the nearest that it has."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from engine.models.lineage import Lineage
+from recipes.errors import InputError, Problem
+
+
+def check_stage(stage: Any) -> None:
+    """Raises InputError naming every setting that this backend cannot follow."""
+    problems = []
+    if getattr(stage, "optimizer", "adamw") != "adamw":
+        found = f"`{stage.optimizer}`: bitsandbytes, which MLX does not have"
+        accepted = "`adamw` (with an adapter its moments are small anyhow), or `backend: pytorch`"
+        problems.append(Problem("recipe", None, "optimizer", found, accepted))
+    if problems:
+        raise InputError(problems)
+
+
+def check_processes() -> None:
+    """Raises InputError when the stage was started as one of several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        found = "more than one process on the MLX backend"
+        raise InputError([Problem("recipe", None, "processes", found, "`processes: 1`, or `backend: pytorch`")])
+
+
+def check_lineage(lineage: Lineage) -> None:
+    """Raises InputError when an earlier stage left what this backend would have to leave out."""
+    if lineage.edits or lineage.vectors:
+        found = "edits of an abliteration" if lineage.edits else "steering vectors"
+        accepted = "`backend: pytorch` for this stage; MLX would run the model without them"
+        raise InputError([Problem("recipe", None, "backend", f"`mlx` after {found}", accepted)])
+
+
+def check_training(full: bool, dropout: float, checkpointing: bool, quantized: bool) -> None:
+    """Raises InputError for two settings that cannot be had together."""
+    if full and quantized:
+        raise InputError(
+            [Problem("recipe", None, "training", "`full` on a quantized base", "`lora`, or `quantization: none`")]
+        )
+    if dropout and checkpointing:
+        found = "`dropout` with gradient_checkpointing: MLX would drop other values when it computes a layer again"
+        raise InputError([Problem("recipe", None, "adapter.dropout", found, "`dropout: 0`, or no checkpointing")])

@@ -1,0 +1,72 @@
+"""Log-probabilities and divergences of a batch from hidden states, a piece at a time: the logits are never whole in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from engine.backends.mlx.network import Network, Weights
+
+FAR = 16.0
+"""Difference of two logits beyond which the divergence is large anyhow."""
+LOGITS_AT_ONCE = 2**24
+"""Logits of one piece (64 MiB in fp32); the backward pass computes each piece again instead of keeping it."""
+
+
+def token_logprobs(network: Network, hidden: mx.array, targets: mx.array) -> mx.array:
+    """Log-probability (M,) in nats of the targets (M,) after the hidden states (M, H). Differentiable."""
+
+    def piece(_weights: Weights, hidden: mx.array, targets: mx.array) -> mx.array:
+        logits = network.logits(hidden)
+        at = mx.stop_gradient(targets)[:, None]
+        return mx.take_along_axis(logits, at, axis=-1).squeeze(-1) - mx.logsumexp(logits, axis=-1)
+
+    return _in_pieces(network, piece, hidden, targets)
+
+
+def token_divergence(network: Network, policy: mx.array, reference: mx.array) -> mx.array:
+    """KL(policy || reference) (M,) in nats for two hidden states (M, H) under the model's own head. Differentiable in
+    ``policy``; the head is taken to be the same on both sides, as in every adapter that leaves it alone."""
+
+    def piece(_weights: Weights, policy: mx.array, reference: mx.array) -> mx.array:
+        return divergence(network.logits(policy), network.logits(reference))
+
+    return _in_pieces(network, piece, policy, mx.stop_gradient(reference))
+
+
+def divergence(policy: mx.array, other: mx.array) -> mx.array:
+    """KL(policy || other) (M,) in nats from logits (M, V).
+
+    With d the difference of the logits less its mean under the policy, it is log(E exp(-d)): small divergences keep
+    their digits, which the difference of two normalisers loses. Where d is too large for that, the plain form.
+    """
+    policy_logprobs = policy - mx.logsumexp(policy, axis=-1, keepdims=True)
+    p = mx.exp(policy_logprobs)
+    p = p / p.sum(-1, keepdims=True)  # exactly one: what is missing would be multiplied by the mean difference
+    difference = policy - other
+    difference = difference - (p * difference).sum(-1, keepdims=True)
+    within = mx.clip(difference, -FAR, FAR)
+    close = mx.log1p((p * mx.expm1(-within)).sum(-1))
+    plain = (p * (policy_logprobs - (other - mx.logsumexp(other, axis=-1, keepdims=True)))).sum(-1)
+    return mx.where(mx.abs(difference).max(-1) < FAR, close, plain)
+
+
+def _in_pieces(network: Network, function: Callable[..., mx.array], first: mx.array, second: mx.array) -> mx.array:
+    """The function over pieces of the rows; the head's trained weights are arguments, captured ones would be constants."""
+    head = network.head_weights()
+
+    def inner(weights: Weights, one: mx.array, other: mx.array) -> mx.array:
+        if weights:
+            network.use(weights)
+        return function(weights, one, other)
+
+    rows = max(1, LOGITS_AT_ONCE // network.vocabulary)
+    recomputed = mx.checkpoint(inner)
+    pieces = [
+        recomputed(head, first[start : start + rows], second[start : start + rows])
+        for start in range(0, first.shape[0], rows)
+    ]
+    if head:
+        network.use(head)  # tracing left its placeholders in the model
+    return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces)
