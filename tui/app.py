@@ -150,9 +150,10 @@ class FinetuneApp(App[None]):
             self.push_screen(SettingsScreen())
 
     def action_compare(self) -> None:
-        """Choose runs and compare them; on a screen that knows one (``chosen_run``), it is marked already."""
-        chosen = getattr(self.screen, "chosen_run", None)
-        self.compare([chosen] if chosen else [])
+        """Choose runs and compare them; on a screen that knows one, it is marked already."""
+        knows = getattr(self.screen, "chosen_run", None)
+        run = knows() if knows else None
+        self.compare([run.id] if run else [])
 
     def compare(self, run_ids: Sequence[str] = ()) -> None:
         """Compare these runs; with fewer than two, choose the others first."""

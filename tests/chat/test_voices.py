@@ -13,8 +13,8 @@ from engine.backends import open_backend
 from engine.backends.interface import LoadSettings, Sampling
 from engine.backends.pytorch.chat import Words, pick
 from engine.backends.pytorch.edits import plain_edit, save_edits
-from engine.backends.pytorch.tokens import encode_prompt
 from engine.backends.pytorch.vectors import Vector, VectorSet, save_vector
+from engine.backends.tokens import encode_prompt
 from engine.models.lineage import Base, Lineage
 from recipes.errors import InputError
 from recipes.resources import resolve_model

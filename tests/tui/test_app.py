@@ -105,7 +105,7 @@ def test_keys_open_tabs_stages_help_and_go_back(monkeypatch):
     assert "lr " in text
 
 
-def test_what_does_not_work_now_is_greyed(monkeypatch):
+def test_what_does_not_work_now_is_not_offered(monkeypatch):
     recorded_run()
 
     async def session():
@@ -118,7 +118,7 @@ def test_what_does_not_work_now_is_greyed(monkeypatch):
             }, text_of(app)
 
     allowed, text = asyncio.run(session())
-    assert allowed == {"resume": None, "pause": None, "stop": None, "remove": True}
+    assert allowed == {"resume": False, "pause": False, "stop": False, "remove": True}
     assert "It cannot be resumed: it is done" in text
 
 

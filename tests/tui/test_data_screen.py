@@ -169,7 +169,7 @@ def test_bad_data_are_told_with_place_and_mend_and_mended_without_leaving(tmp_pa
 
 def test_data_of_another_kind_say_what_the_method_needs():
     text = drive(*TO_DATA, "down", ("enter", "Which data?"), *["backspace"] * 30, "type lab/domain.jsonl",
-                 ("enter", "cannot be used"), size=(110, 40))  # fmt: skip
+                 ("enter", "which of your columns"), size=(110, 40))  # fmt: skip
     assert "`prompt`+`chosen`+`rejected`" in text
 
 

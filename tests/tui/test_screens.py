@@ -150,7 +150,7 @@ def test_who_has_scrolled_the_log_back_is_left_there(done):
 
 
 def pick_two(then):
-    return (("v", "Mark two runs"), "space", "down", ("space", "2 marked"), ("enter", "2 dpo.beta"), *then)
+    return (("v", "Mark two runs"), "down", ("space", "2 marked"), ("enter", "2 dpo.beta"), *then)
 
 
 @pytest.mark.parametrize("size", SIZES)

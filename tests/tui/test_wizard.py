@@ -386,7 +386,7 @@ def test_resizing_loses_nothing():
             return before, text_of(app)
 
     before, after = asyncio.run(session())
-    assert before == after
+    assert before.split() == after.split(), "where lines are broken may differ"
 
 
 # ---- what it costs -----------------------------------------------------------------------------------------------------

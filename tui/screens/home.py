@@ -42,14 +42,14 @@ A recipe of yours: `finetune-tui run my.yaml`.
 
 class Home(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "new", "new recipe"),
+        Binding("n", "new", "new"),
         Binding("d", "demo", "demo"),
         Binding("i", "data", "data", tooltip="Look a dataset over"),
         Binding("enter", "open", "open"),
         Binding("r", "steer('resume')", "resume"),
         Binding("p", "steer('pause')", "pause"),
         Binding("s", "steer('stop')", "stop"),
-        Binding("x,delete", "steer('remove')", "remove"),
+        Binding("x,delete", "steer('remove')", "remove", show=False),
         Binding("v", "app.compare", "compare", show=False),
         Binding("e", "export", "export", show=False),
         Binding("c", "app.chat", "chat"),
@@ -175,16 +175,17 @@ class Home(Screen[None]):
     # ---- what can be done ----------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What does not work now is not in the footer; what works and is not there is in the help and the palette."""
         line = self._chosen() if self.is_mounted else None
-        if action in ("open", "export"):
-            return True if line else None
+        if action in ("open", "export", "app.chat"):
+            return line is not None
         if action != "steer":
             return True
         if line is None:
-            return None
+            return False
         works = line.status in ("running", "queued")
         allowed = {"resume": line.can_resume, "pause": works, "stop": works, "remove": not works}
-        return True if allowed[str(parameters[0])] else None
+        return allowed[str(parameters[0])]
 
     def on_option_list_option_selected(self) -> None:
         self.action_open()

@@ -21,8 +21,8 @@ from engine.backends.pytorch.device import pick_device
 from engine.backends.pytorch.edits import EditSet
 from engine.backends.pytorch.interventions import Interventions, attach
 from engine.backends.pytorch.load import load_base
-from engine.backends.pytorch.tokens import encode_prompt, ensure_chat_template
 from engine.backends.pytorch.vectors import Vector, cosine
+from engine.backends.tokens import encode_prompt, ensure_chat_template
 from engine.models.lineage import Lineage
 from recipes.errors import InputError, Problem, nearest_word, quoted
 

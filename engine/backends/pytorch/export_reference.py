@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from engine.backends.interface import Completion, Conversation, LoadSettings
 from engine.backends.pytorch.load import load_policy
 from engine.backends.pytorch.policy import TorchPolicy
-from engine.backends.pytorch.tokens import encode_prompt
 from engine.backends.pytorch.vectors import VectorSet
+from engine.backends.tokens import encode_prompt
 from engine.models.lineage import Adapter, Base, Lineage
 
 NEW_TOKENS = 24
