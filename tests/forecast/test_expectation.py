@@ -14,14 +14,14 @@ LAB = Path(__file__).resolve().parents[2] / "assets" / "lab" / "model"
 
 @pytest.mark.parametrize("name", sorted(library()))
 def test_every_stage_of_the_library_is_foretold(name):
-    recipe = load_recipe(name).recipe
-    for index, stage in enumerate(recipe.stages):
-        found = expectation(recipe, stage, index, LAB)
+    loaded = load_recipe(name)
+    for index, stage in enumerate(loaded.recipe.stages):
+        found = expectation(loaded, stage, index, LAB)
         memory, time = found["memory"], found["time_s"]
         assert 0 < memory["low_mib"] < memory["high_mib"] < 100_000, stage.method
         assert 0 < time["low"] <= time["value"] <= time["high"], stage.method
 
 
 def test_a_base_without_a_config_has_no_forecast(tmp_path):
-    recipe = load_recipe("sft").recipe
-    assert expectation(recipe, recipe.stages[0], 0, tmp_path) is None
+    loaded = load_recipe("sft")
+    assert expectation(loaded, loaded.recipe.stages[0], 0, tmp_path) is None

@@ -23,7 +23,7 @@ def text_of(app):
     return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips()) + "\n"
 
 
-async def settled(pilot, shows, seconds=10.0):
+async def settled(pilot, shows, seconds=30.0):
     """Wait until the screen shows a text."""
     for _ in range(int(seconds / 0.05)):
         await pilot.pause(0.05)

@@ -169,7 +169,7 @@ class Home(Screen[None]):
         line = self._chosen()
         words = "" if line is None or line.can_resume else f"It cannot be resumed: {line.why_not}."
         if line is not None and line.status == "interrupted" and line.can_resume:
-            words = "It was interrupted, and nothing is lost: r carries on where it was, Enter then watches."
+            words = "It was interrupted, and nothing is lost: r carries on, Enter watches."
         self.query_one("#why", Static).update(words)
 
     # ---- what can be done ----------------------------------------------------------------------------------------
