@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recipes.errors import Problem
+from tui.background import BESIDE
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Inspector:
         self.asked, self._ended, self._told = asked, ended, told
         self._process: subprocess.Popen[bytes] | None = None
         self._off = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True, name=BESIDE)
 
     def start(self) -> None:
         self._thread.start()
