@@ -6,7 +6,7 @@ import asyncio
 
 from engine.forecast.hardware import find_hardware
 from engine.hardware.machine import Cpu, Disk, Machine, Power, Ram
-from tests.tui.driving import at_rest, settled, text_of
+from tests.tui.driving import at_rest, settled
 from tui.app import FinetuneApp
 from tui.wizard import keep
 from tui.wizard.draft import draft, source_at_hand
