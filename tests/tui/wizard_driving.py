@@ -18,7 +18,7 @@ MACHINE = Machine(
     cpu=Cpu("a processor of the tests", 8, 16), ram=Ram(32 * GIB, 24 * GIB),
     disks={"runs": Disk("/home", 500 * GIB, 120 * GIB, True)}, power=Power(True),
 )  # fmt: skip
-KEYS = {" ": "space", ".": "full_stop", "/": "slash", "-": "minus", "_": "underscore", ":": "colon"}
+KEYS = {" ": "space", ".": "full_stop", "/": "slash", "-": "minus", "_": "underscore", ":": "colon", "@": "at"}
 
 
 def on_machine(monkeypatch, name="rtx-3090"):

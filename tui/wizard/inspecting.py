@@ -55,10 +55,11 @@ class Looked:
 
 
 class Inspector:
-    """One inspection. ``told(done, size, rows)`` and ``ended`` are called in its own thread."""
+    """One inspection. ``told(done, size, rows)`` (rows None: it is being fetched from the hub) and ``ended`` are called in its
+    own thread."""
 
     def __init__(
-        self, asked: Asked, ended: Callable[[Looked], None], told: Callable[[int, int, int], None] | None = None
+        self, asked: Asked, ended: Callable[[Looked], None], told: Callable[[int, int, int | None], None] | None = None
     ) -> None:
         self.asked, self._ended, self._told = asked, ended, told
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,7 +101,7 @@ class Inspector:
                 for line in process.stdout:
                     said = json.loads(line)
                     if "done" in said and self._told and not self._off.is_set():
-                        self._told(said["done"], said["size"], said["rows"])
+                        self._told(said["done"], said["size"], None if said.get("fetching") else said["rows"])
             except (OSError, ValueError):
                 said = {}
         if "found" in said:
