@@ -13,6 +13,8 @@ from textual.screen import Screen
 from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
+from tui.screens.help import TEXT
+
 if TYPE_CHECKING:
     from engine.runs.directory import RunDirectory
     from tui.run_book import RunLine
@@ -41,6 +43,7 @@ A recipe of yours: `finetune-tui run my.yaml`.
 
 
 class Home(Screen[None]):
+    HELP = TEXT
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "new"),
         Binding("d", "demo", "demo"),
@@ -53,6 +56,7 @@ class Home(Screen[None]):
         Binding("v", "app.compare", "compare", show=False),
         Binding("e", "export", "export", show=False),
         Binding("c", "app.chat", "chat"),
+        Binding("q", "app.quit", "leave", show=False),  # zellij and VS Code keep Ctrl+Q for themselves
     ]
 
     def __init__(self) -> None:
