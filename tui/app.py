@@ -16,7 +16,6 @@ from textual.app import App, SystemCommand
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.events import AppFocus
 from textual.screen import Screen
-from textual.widgets import Input, TextArea
 
 from tui.settings import Settings, apply_directories, load_settings
 from tui.themes import NAMES, chart_variables, own_themes
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 SAVE_TITLE, RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 """Keep the terminal's title and put it back (xterm's window operations)."""
+TYPED_INTO = ("Input", "TextArea")
+"""Widgets that take letters; by name, since importing them would cost the first paint."""
 LAST_WORDS = 3.0
 """Seconds to clean the terminal up after a signal."""
 
@@ -157,8 +158,8 @@ class FinetuneApp(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Where letters are typed ``?`` is one of them: the footer does not promise help there."""
-        if action == "help" and self.is_running and isinstance(self.focused, Input | TextArea):
-            return False
+        if action == "help" and self.is_running:
+            return not any(kind.__name__ in TYPED_INTO for kind in type(self.focused).__mro__)
         return True
 
     def action_settings(self) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
+
 import psutil
 import pytest
 
+from engine.runs.directory import RunDirectory
 from tests.kill.conftest import Real
 
 RECIPE = """\
@@ -46,9 +51,20 @@ on_gate_fail: warn
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    real = Real(tmp_path_factory.mktemp("tiny"), RECIPE)
-    real.start()
-    real.finish()
+    """Made once, by whichever of pytest's processes comes first; each works on a copy of its own."""
+    base, home = tmp_path_factory.getbasetemp(), tmp_path_factory.mktemp("tiny")
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny-made"
+    with open(made.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (made / "done").exists():
+            shutil.rmtree(made, ignore_errors=True)
+            first = Real(made, RECIPE)
+            first.start()
+            first.finish()
+            (made / "done").touch()
+    shutil.copytree(made, home, dirs_exist_ok=True)
+    real = Real(home, RECIPE)
+    real.run = RunDirectory(next(path for path in (home / "runs").iterdir() if path.name.startswith("tiny-")))
     return real
 
 

@@ -129,15 +129,15 @@ def test_who_has_scrolled_the_log_back_is_left_there(done):
         async with app.run_test(size=(80, 24)) as pilot:
             await settled(pilot, "lr ")
             await pilot.press("4")
-            await pilot.pause(0.3)
+            await at_rest(pilot)
             log = app.screen.query_one("#log-lines")
             assert log.is_vertical_scroll_end and log.max_scroll_y > 5, "it follows"
             log.scroll_to(y=3, animate=False)
-            await pilot.pause(0.2)
+            await at_rest(pilot)
             lines = len(log.lines)
             middle.events.write_bytes(whole)
             await settled(pilot, "all gates passed")
-            await pilot.pause(0.3)
+            await at_rest(pilot)
             back = log.scroll_y, len(log.lines) > lines
             log.scroll_end(animate=False)
             return back
