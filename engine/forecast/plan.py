@@ -20,7 +20,7 @@ from engine.forecast.workload import workload
 from recipes.errors import InputError, Problem
 from recipes.load import LoadedRecipe, dump_recipe, validate
 from recipes.methods import cards, stage_types
-from recipes.resources import BUILT_IN, resolve_model, resolve_source
+from recipes.resources import BUILT_IN, hub_dataset, resolve_model, resolve_source
 
 SOURCE_MODEL = "meta-llama/Llama-3.2-1B"
 SOURCE_LENGTH = 512
@@ -246,7 +246,7 @@ def anywhere(loaded: LoadedRecipe) -> str:
         places += [(stage.get("replay") or {}, "source")]
     for holder, name in places:
         word = holder.get(name)
-        if word and not word.startswith(tuple(BUILT_IN)):
+        if word and not word.startswith(tuple(BUILT_IN)) and not hub_dataset(word, loaded.folder):
             try:
                 holder[name] = str(resolve_source(word, loaded.folder))
             except InputError:

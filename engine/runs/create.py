@@ -8,11 +8,13 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from engine.data.prepare import Prepared, hash_sources, prepare, prepare_suite
+from engine.data.hub import fetch_missing
+from engine.data.prepare import Prepared, hash_sources, prepare, prepare_suite, source_words
 from engine.hardware.device import device_name, physical_cores
 from engine.models.lineage import Base, hash_files
 from engine.runs.directory import RunDirectory, home, new_id, runs_folder
@@ -33,11 +35,15 @@ class Created:
     prepared: list[Prepared]
 
 
-def create_run(loaded: LoadedRecipe) -> Created:
-    """Check data and model, prepare the rows, and make the run's directory. Raises InputError; then nothing exists."""
+def create_run(loaded: LoadedRecipe, told: Callable[[int, int], None] | None = None) -> Created:
+    """Check data and model, prepare the rows, and make the run's directory. Raises InputError; then nothing exists.
+
+    Data sets of the hub that the recipe names are fetched first; ``told`` hears of the bytes there and in all.
+    """
     model = _local_model(loaded)
     loaded, why = _settled(loaded)
     recipe = loaded.recipe
+    fetch_missing([word for _, word in source_words(loaded)], loaded.folder, told, str(loaded.path or "recipe"))
     runs_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     name = new_id(recipe.name)
     draft = RunDirectory(runs_folder() / f".draft-{name}")
