@@ -95,7 +95,8 @@ def parser() -> argparse.ArgumentParser:
         "--columns", action="append", default=[], metavar="OURS=YOURS", help="such as prompt=question,completion=reply"
     )
     made["data"].add_argument("--heldout", metavar="FILE", help="look for its rows among the training rows")
-    made["data"].add_argument("--model", metavar="DIR", help="lab or a model's directory: lengths in its tokens")
+    made["data"].add_argument("--model", metavar="DIR", help="lab or a model's directory: lengths in its tokens, ends")
+    made["data"].add_argument("--verifier", metavar="KIND", help="try it on the answers: number, exact, math, …")
     made["data"].add_argument("--max-length", type=int, metavar="N", help="tokens after which a row is cut off")
     made["methods"].add_argument("method", nargs="?", metavar="METHOD", help="such as dpo; default: all of them")
     made["choose"].add_argument("--answers", metavar="A,B", help="answer without being asked: preferences,constrained")
