@@ -119,6 +119,8 @@ def _export_arguments(export: argparse.ArgumentParser) -> None:
     export.add_argument("--repo", metavar="OWNER/NAME", help="with --to hub: the repository, private unless --public")
     export.add_argument("--of", metavar="FORM", help="with --to hub: what to upload (default: the adapter)")
     export.add_argument("--public", action="store_true", help="with --to hub: a public repository")
+
+
 def _talking(chat: argparse.ArgumentParser, blind: argparse.ArgumentParser) -> None:
     for made in (chat, blind):
         made.add_argument("run", nargs="?", metavar="RUN", help="an id or its beginning; default: the newest")

@@ -41,11 +41,19 @@ stages:
         prompt: Be warm.
         opposite: Be formal.
         judge: lab/tone.yaml
+      cautious:
+        data: {source: lab/caution.jsonl, heldout: lab/caution-heldout.jsonl, limit: 60}
+        search: lab/caution-search.jsonl
+        prompt: That is against the rules.
+        opposite: Yes.
+        judge: lab/caution.yaml
+        sources: [completions]
     layers: [0.5, 1.0]
-    windows: [1, 4]
+    sources: [told]
+    windows: [1]
     kl: [0.2]
     condition: true
-    compose: 1.5*warm
+    compose: 1.5*warm + cautious
     kl_budget: 0.1
     search_prompts: 12
     evaluation: {max_new_tokens: 24, prompts: 8, suite_n: 4, samples: 1}

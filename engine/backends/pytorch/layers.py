@@ -48,12 +48,14 @@ def decoder_layers(model: Any) -> list[torch.nn.Module]:
 def writers(model: Any) -> list[Writer]:
     """What every layer writes into the residual stream: two writers a layer, in order.
 
-    Raises InputError naming each layer in which one cannot be told: a layer that is skipped would keep what an edit
-    is to remove.
+    Raises InputError naming each layer in which one cannot be told, and each that has a further part with matrices (a
+    shared expert beside the others, a Mamba mixer beside the attention): what is skipped would keep what an edit is to
+    remove.
     """
     names = {id(module): name for name, module in causal_model(model).named_modules()}
     found, problems = [], []
     for index, layer in enumerate(decoder_layers(model)):
+        taken = set()
         for component in BLOCKS:
             block = next((getattr(layer, name) for name in BLOCKS[component] if hasattr(layer, name)), None)
             if block is None:
@@ -61,7 +63,12 @@ def writers(model: Any) -> list[Writer]:
                 words = " or ".join(f"`{name}`" for name in BLOCKS[component])
                 problems.append(Problem("model", None, f"layer {index}", f"the parts {has}", f"{words} ({component})"))
                 continue
+            taken.add(id(block))
             found.append(_writer(names, index, component, block))
+        for name, part in layer.named_children():
+            if id(part) not in taken and any(tensor.dim() > 1 for tensor in part.parameters()):
+                accepted = "layers that write into the stream by one attention and one MLP"
+                problems.append(Problem("model", None, f"layer {index}", f"the part `{name}` beside them", accepted))
     if problems:
         raise InputError(problems)
     return found

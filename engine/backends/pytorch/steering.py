@@ -83,13 +83,19 @@ class Bench:
         if vectors:
             self.policy.interventions.replace(VectorSet(self.policy.model, vectors))
 
-    def apply_random(self, candidate: Mapping[str, Any], seed: int) -> None:
-        """A random direction instead of the candidate's, as long and in the same place: the floor of side effects."""
-        vector = self.vector(candidate)
-        draw = torch.randn(vector.direction.shape, generator=torch.Generator().manual_seed(seed))
-        vector.direction = draw / draw.norm()
+    def apply_random(
+        self, candidates: Sequence[Mapping[str, Any]], seed: int, factors: Sequence[float] | None = None
+    ) -> None:
+        """Random directions instead of the candidates', as long and in the same places: the floor of side effects."""
+        draw = torch.Generator().manual_seed(seed)
+        vectors = []
+        for candidate, factor in zip(candidates, factors or [1.0] * len(candidates), strict=True):
+            vector = self.vector(candidate, factor)
+            drawn = torch.randn(vector.direction.shape, generator=draw)
+            vector.direction = drawn / drawn.norm()
+            vectors.append(vector)
         self.policy.interventions.replace()
-        self.policy.interventions.replace(VectorSet(self.policy.model, [vector]))
+        self.policy.interventions.replace(VectorSet(self.policy.model, vectors))
 
     def fires(self, candidate: Mapping[str, Any], prompts: Sequence[Conversation]) -> int:
         """In how many of the prompts the candidate's condition holds."""
