@@ -15,8 +15,9 @@ from engine.data.inspect import Inspection, inspect
 from engine.data.lengths import Lengths
 from recipes.errors import InputError, Problem
 from recipes.methods import cards
-from recipes.resources import resolve_source
+from recipes.resources import hub_dataset, resolve_source
 from tui.commands.methods import find_card
+from tui.fetching import Fetching
 from tui.words import ascii_words, unicode_terminal, warning_sign
 
 MIB = 2**20
@@ -73,8 +74,18 @@ def _complain(problems: list[Problem]) -> None:
 
 
 def _path(word: str, where: str) -> Path:
-    """A file or directory anywhere, or ``lab/…`` and ``builtin/…``; unlike a recipe's, a typed path may lead out."""
+    """A file or directory anywhere, ``lab/…`` and ``builtin/…``, or a data set of the hub, fetched; unlike a recipe's, a
+    typed path may lead out."""
     if word.startswith(("lab/", "builtin/")) and not Path(word).exists():
+        return resolve_source(word, Path.cwd(), where)
+    if hub_dataset(word, Path.cwd()):
+        from engine.data.hub import fetch_missing
+
+        fetching = Fetching()
+        try:
+            fetch_missing([word], Path.cwd(), fetching.told, where)
+        finally:
+            fetching.close()
         return resolve_source(word, Path.cwd(), where)
     return resolve_source(str(Path(word).expanduser().absolute()), Path.cwd(), where)
 

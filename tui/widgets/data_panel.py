@@ -16,7 +16,8 @@ from textual.widgets.option_list import Option
 
 from engine.data.rows import ALSO, SUFFIXES
 from recipes.errors import InputError
-from recipes.resources import resolve_source
+from recipes.resources import hub_dataset, resolve_source
+from tui.fetching import fetching_words
 from tui.view.dataset_view import Line, faults, report
 from tui.wizard.draft import absolute
 from tui.wizard.inspecting import Asked, Inspector, Looked
@@ -111,8 +112,11 @@ class DataPanel(Vertical):
         if self.is_attached and self._inspector is not None and self._inspector.asked == asked:
             call(*words)
 
-    def _told(self, done: int, size: int, rows: int) -> None:
-        self._progress = f"looking it over: {done / max(1, size):.0%} of {size / 2**20:.0f} MiB, {rows} rows"
+    def _told(self, done: int, size: int, rows: int | None) -> None:
+        if rows is None:
+            self._progress = fetching_words(done, size)
+        else:
+            self._progress = f"looking it over: {done / max(1, size):.0%} of {size / 2**20:.0f} MiB, {rows} rows"
         self._draw_go()
 
     def _ended(self, looked: Looked) -> None:
@@ -298,11 +302,13 @@ class DataPanel(Vertical):
 
         optional = kind == "heldout"
         title = "Which data?" if kind == "path" else "Held-out rows, which are never trained on"
-        hint = "JSON lines, JSON, CSV, TSV, Parquet, text, or a directory of those"
+        hint = "JSON lines, JSON, CSV, TSV, Parquet, text, a directory of those, or owner/name on the hub"
         if optional:
             hint = "Without a file a tenth of the prompts is kept out of training."
 
         def checked(word: str) -> str:
+            if hub_dataset(word, Path.cwd()):
+                return ""  # fetched, or refused, when it is looked over
             try:
                 resolve_source(absolute(word), Path.cwd(), "data")
             except InputError as error:

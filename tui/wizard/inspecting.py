@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recipes.errors import Problem
+from tui.background import BESIDE
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,16 @@ class Looked:
 
 
 class Inspector:
-    """One inspection. ``told(done, size, rows)`` and ``ended`` are called in its own thread."""
+    """One inspection. ``told(done, size, rows)`` (rows None: it is being fetched from the hub) and ``ended`` are called in its
+    own thread."""
 
     def __init__(
-        self, asked: Asked, ended: Callable[[Looked], None], told: Callable[[int, int, int], None] | None = None
+        self, asked: Asked, ended: Callable[[Looked], None], told: Callable[[int, int, int | None], None] | None = None
     ) -> None:
         self.asked, self._ended, self._told = asked, ended, told
         self._process: subprocess.Popen[bytes] | None = None
         self._off = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True, name=BESIDE)
 
     def start(self) -> None:
         self._thread.start()
@@ -99,7 +101,7 @@ class Inspector:
                 for line in process.stdout:
                     said = json.loads(line)
                     if "done" in said and self._told and not self._off.is_set():
-                        self._told(said["done"], said["size"], said["rows"])
+                        self._told(said["done"], said["size"], None if said.get("fetching") else said["rows"])
             except (OSError, ValueError):
                 said = {}
         if "found" in said:
