@@ -6,15 +6,17 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from engine.backends import open_backend
 from engine.backends.interface import LoadSettings, Sampling
-from engine.backends.pytorch.chat import Words, pick
-from engine.backends.pytorch.edits import plain_edit, save_edits
-from engine.backends.pytorch.vectors import Vector, VectorSet, save_vector
+from engine.backends.pytorch.vectors import VectorSet
 from engine.backends.tokens import encode_prompt
+from engine.backends.voice import Words, pick
+from engine.interventions.edits import plain_edit, save_edits
+from engine.interventions.vectors import Vector, save_vector
 from engine.models.lineage import Base, Lineage
 from recipes.errors import InputError
 from recipes.resources import resolve_model
@@ -161,8 +163,8 @@ def test_sampling_is_decided_by_its_seed_and_keeps_to_the_nucleus(backend, base,
     hot = Sampling(temperature=1.5, max_new_tokens=12, seed=3)
     assert ids(voice.stream(ASKED, hot)) == ids(voice.stream(ASKED, hot))
     assert ids(voice.stream(ASKED, hot)) != ids(voice.stream(ASKED, replace(hot, seed=4)))
-    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
-    draw = torch.Generator().manual_seed(0)
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    draw = np.random.default_rng(0)
     drawn = [pick(logits, Sampling(temperature=1.0, top_p=0.7), draw) for _ in range(400)]
     assert set(drawn) == {0, 1} and drawn.count(0) / 400 == pytest.approx(0.625, abs=0.08)
     assert {pick(logits, Sampling(temperature=1.0, top_p=0.01), draw) for _ in range(20)} == {0}
