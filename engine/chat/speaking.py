@@ -31,7 +31,7 @@ from engine.chat.messages import (
     Turn,
     Turned,
 )
-from engine.chat.places import BASE, Place, find_place
+from engine.chat.places import BASE, Place, backend_of, find_place
 from engine.models.lineage import lineage_in
 from engine.runs.directory import RunDirectory
 from engine.runs.exitcodes import BAD_INPUT, FAILED
@@ -114,7 +114,7 @@ class Speaking:
             dtype=recipe.dtype, training="none", rank=1, alpha=1.0, dropout=0.0, targets="all-linear",
             gradient_checkpointing=False, seed=0, needs_reference=False, trust_remote_code=recipe.trust_remote_code,
         )  # fmt: skip
-        backend = open_backend("pytorch" if recipe.backend == "auto" else recipe.backend)
+        backend = open_backend(backend_of(self.run_directory, found[TUNED]))
         return dict(backend.voices(lineages, self.run_directory.path, settings))
 
     # ---- speaking ------------------------------------------------------------------------------------------------

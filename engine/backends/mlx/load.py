@@ -42,13 +42,11 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> M
     ensure_chat_template(tokenizer)
     model, config = load_base(folder, settings)
     stops = stop_tokens(config, tokenizer)
-    text = config if "hidden_size" in config else config["text_config"]
-    vocabulary, width = text["vocab_size"], text["hidden_size"]
     quantized = "quantization" in config
     check_training(settings.training == "full", settings.dropout, settings.gradient_checkpointing, quantized)
     if settings.training == "full":
         model.unfreeze()
-        network = Network(model, vocabulary, width)
+        network = Network(model, *sizes(config))
         return MLXPolicy(
             network, tokenizer, settings, folder, stops, interventions=attach(network, lineage, run_folder)
         )
@@ -59,7 +57,7 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> M
         adapter = adapters.read_config(path)
         weights = adapters.from_peft(mx.load(str(path / adapters.TENSORS)))
         modules = adapters.modules_of(weights)
-        _known(path, modules, model)
+        check_modules(path, modules, model)
         adapters.add_adapter(model, modules, adapter["r"], adapters.scale_of(adapter), adapter.get("lora_dropout", 0.0))
     elif settings.training == "lora":
         modules = adapters.wanted_modules(model, settings.targets)
@@ -69,7 +67,7 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> M
     else:
         model.freeze()
         weights = {}
-    network = Network(model, vocabulary, width)
+    network = Network(model, *sizes(config))
     network.use(weights)
     mx.eval(model.parameters())
     acting = attach(network, lineage, run_folder)
@@ -130,7 +128,14 @@ def stop_tokens(config: dict[str, Any], tokenizer: Any) -> set[int]:
     return set(own) if isinstance(own, list) else {own}
 
 
-def _known(path: Path, modules: list[str], model: nn.Module) -> None:
+def sizes(config: dict[str, Any]) -> tuple[int, int]:
+    """``(vocabulary, width of the residual stream)``."""
+    text = config if "hidden_size" in config else config["text_config"]
+    return text["vocab_size"], text["hidden_size"]
+
+
+def check_modules(path: Path, modules: list[str], model: nn.Module) -> None:
+    """Raises InputError for an adapter of modules that this model does not have."""
     linear = adapters.linear_modules(model)
     missing = [name for name in modules if name not in linear]
     if missing:
