@@ -59,6 +59,14 @@ stages:
     evaluation: {max_new_tokens: 24, prompts: 8, suite_n: 4, samples: 1}
 on_gate_fail: warn
 """
+ON_MLX = "backend: mlx\n"
+"""Shorter than on PyTorch: what a kill may break there is the bench, not the search."""
+CASES = [
+    pytest.param("abliteration", ABLITERATION, id="abliteration"),
+    pytest.param("steering", STEERING, id="steering"),
+    pytest.param("abliteration", ON_MLX + ABLITERATION.replace("steps: 16", "steps: 8"), id="abliteration-mlx"),
+    pytest.param("steering", ON_MLX + STEERING.replace("[0.5, 1.0]", "[1.0]"), id="steering-mlx"),
+]
 JOURNALS = {"abliteration": "study.jsonl", "steering": "candidates.jsonl"}
 
 
@@ -106,8 +114,10 @@ def outcome(real: Real, method: str) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("method, recipe", [("abliteration", ABLITERATION), ("steering", STEERING)])
+@pytest.mark.parametrize("method, recipe", CASES)
 def test_a_killed_search_ends_as_the_undisturbed_one(method, recipe, tmp_path):
+    if recipe.startswith(ON_MLX):
+        pytest.importorskip("mlx_lm")
     whole = Real(tmp_path / "whole", recipe)
     whole.start()
     whole.finish()
