@@ -31,7 +31,7 @@ from engine.chat.messages import (
     Turn,
     Turned,
 )
-from engine.chat.places import BASE, Place, find_place
+from engine.chat.places import BASE, Place, backend_of, find_place
 from engine.models.lineage import lineage_in
 from engine.models.verified import verify_lineages
 from engine.runs.directory import RunDirectory
@@ -117,7 +117,7 @@ class Speaking:
         )  # fmt: skip
         path = self.run_directory.path
         verify_lineages(lineages.values(), path, lambda name: self.line.tell(Status(f"checking the hash of {name}")))
-        backend = open_backend("pytorch" if recipe.backend == "auto" else recipe.backend)
+        backend = open_backend(backend_of(self.run_directory, found[TUNED]))
         return dict(backend.voices(lineages, path, settings))
 
     # ---- speaking ------------------------------------------------------------------------------------------------

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from engine.backends.pytorch.abliteration import Bench
-from engine.backends.pytorch.directions import direction_at, prompt_means, refusal_directions
+from engine.backends.pytorch.directions import prompt_means
 from engine.backends.pytorch.divergence import causal_model
-from engine.backends.pytorch.edits import EditSet, effective_weight, load_edits, norm_edit, plain_edit, save_edits
+from engine.backends.pytorch.edits import EditSet, applied, effective_weight, row_products
 from engine.backends.pytorch.layers import decoder_layers, writers
+from engine.interventions import edits as interventions
+from engine.interventions.directions import direction_at, refusal_directions
+from engine.interventions.edits import load_edits, plain_edit, save_edits
 from recipes.errors import InputError
 
 OUT = "model.layers.1.mlp.down_proj"
@@ -23,6 +27,10 @@ HARMLESS = [[{"role": "user", "content": f"Tell me how to {verb} the old wooden 
 def direction(width, seed=0):
     vector = torch.randn(width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return vector / vector.norm()
+
+
+def norm_edit(module, unit, weight, matrix):
+    return interventions.norm_edit(module, unit, weight, row_products(matrix, unit.numpy()))
 
 
 def ablated(matrix, unit, weight, keep_norms):
@@ -57,14 +65,14 @@ def test_an_edit_of_the_output_is_the_edit_of_the_weight(form, weight):
     wanted = inputs @ ablated(linear.weight.detach(), unit, weight, form == "norm").T
     if form == "plain":
         wanted = wanted + linear.bias - weight * unit * (unit @ linear.bias)
-    assert torch.allclose(edit.applied(linear(inputs), 1.0), wanted, atol=1e-6)  # the edit itself is kept in float32
+    assert torch.allclose(applied(edit, linear(inputs), 1.0), wanted, atol=1e-6)  # the edit itself is kept in float32
 
 
 def test_the_norm_form_keeps_every_rows_norm_at_every_strength():
     matrix = torch.randn(16, 24, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     edit = norm_edit("x", direction(16), 1.0, matrix)
     for strength in (0.25, 0.5, 1.0):
-        edited = edit.applied(torch.eye(24, dtype=torch.float64) @ matrix.T, strength).T
+        edited = applied(edit, torch.eye(24, dtype=torch.float64) @ matrix.T, strength).T
         assert torch.allclose(edited.norm(dim=1), matrix.norm(dim=1), rtol=1e-5)
         assert torch.allclose(edited, ablated(matrix, direction(16), strength, True), atol=1e-5)
 
@@ -120,7 +128,7 @@ def test_edits_survive_the_disk_and_the_lineage_applies_them(frozen, backend, li
     save_edits(edits, tmp_path / "edits.safetensors", {"base": "lab-nano"})
     for saved, loaded in zip(edits, load_edits(tmp_path / "edits.safetensors"), strict=True):
         assert (saved.module, saved.weight) == (loaded.module, loaded.weight)
-        assert all(torch.equal(getattr(saved, name), getattr(loaded, name)) for name in "uwab")
+        assert all(np.array_equal(getattr(saved, name), getattr(loaded, name)) for name in "uwab")
     frozen.interventions.replace(EditSet(frozen.model, edits, 0.5))
     digest = hashlib.sha256((tmp_path / "edits.safetensors").read_bytes()).hexdigest()
     entry = {"method": "abliteration", "path": "edits.safetensors", "sha256": digest, "strength": 0.5}
@@ -151,15 +159,16 @@ def test_directions_are_the_difference_of_means_at_the_last_tokens(frozen):
 
     wanted = brute(FORBIDDEN) - brute(HARMLESS)
     wanted = wanted / wanted.norm(dim=-1, keepdim=True)
-    assert measured.dtype == torch.float64
-    assert torch.allclose(measured[0], wanted, atol=1e-4)
-    assert torch.allclose(direction_at(measured, 0.0, -1), measured[0, -1])
+    assert measured.dtype == np.float64
+    assert np.allclose(measured[0], wanted.numpy(), atol=1e-4)
+    assert np.allclose(direction_at(measured, 0.0, -1), measured[0, -1])
 
 
 def test_orthogonal_directions_leave_the_harmless_mean_alone(frozen):
     harmless = prompt_means(frozen, HARMLESS, 1)
     found = refusal_directions(prompt_means(frozen, FORBIDDEN, 1), harmless, True)
-    assert (found * harmless / harmless.norm(dim=-1, keepdim=True)).sum(-1).abs().max() < 1e-10
+    along = harmless / np.linalg.norm(harmless, axis=-1, keepdims=True)
+    assert np.abs((found * along).sum(-1)).max() < 1e-10
 
 
 def test_the_bench_edits_what_every_layer_writes(frozen, tmp_path):
@@ -178,7 +187,7 @@ def test_the_bench_edits_what_every_layer_writes(frozen, tmp_path):
     logits(frozen)
     for handle in handles:
         handle.remove()
-    unit = direction_at(bench.directions, 0.5, -1).float()
+    unit = torch.from_numpy(direction_at(bench.directions, 0.5, -1)).float()
     assert max((out @ unit).abs().max().item() / out.norm(dim=-1).max().item() for out in seen) < 1e-3
 
 

@@ -193,7 +193,7 @@ def _control_vector(request: dict[str, Any]) -> Comparison:
     """What llama.cpp would add after each block, against what the run adds."""
     from gguf import GGUFReader
 
-    from engine.backends.pytorch.vectors import load_vector
+    from engine.interventions.vectors import load_vector
 
     reader = GGUFReader(Path(request["out"]) / "vectors.gguf")
     found = Comparison("GGUFReader")
@@ -202,7 +202,7 @@ def _control_vector(request: dict[str, Any]) -> Comparison:
         vector = load_vector(Path(request["run"]) / entry["path"], entry["strength"])
         if vector.coefficient:
             key = f"direction.{vector.layer}"
-            wanted[key] = wanted.get(key, 0) + vector.coefficient * vector.direction.double().numpy()
+            wanted[key] = wanted.get(key, 0) + vector.coefficient * vector.direction.astype(np.float64)
     there = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
     found.check(
         "a direction for each layer", set(there) == set(wanted), f"has {sorted(there)} instead of {sorted(wanted)}"
