@@ -139,7 +139,7 @@ class Talk:
         self.process.send(Say(conversations=conversations, **asked))
 
 
-def test_stop_dial_and_a_new_question_act_while_it_speaks(tiny):
+def test_stop_dial_and_a_new_question_act_while_it_speaks_and_a_kill_is_told(tiny):
     talk = Talk(tiny.run)
     try:
         ready = talk.until(Ready)
@@ -157,20 +157,15 @@ def test_stop_dial_and_a_new_question_act_while_it_speaks(tiny):
         assert (first := talk.until(Done)).turn == 1 and first.ending == "stopped"
         second = talk.until(Done)
         assert second.turn == 2 and second.ending in ("length", "end") and second.tokens <= 2
-    finally:
-        talk.process.close()
-    assert gone(tiny.run)
-
-
-def test_a_killed_model_is_told_and_a_killed_app_leaves_none(tiny):
-    talk = Talk(tiny.run)
-    try:
-        talk.until(Ready)
         os.kill(talk.process.pid, signal.SIGKILL)
         failed = talk.events.get(timeout=20)
         assert isinstance(failed, Failed) and failed.fatal and "SIGKILL" in failed.text
     finally:
         talk.process.close()
+    assert gone(tiny.run)
+
+
+def test_a_killed_app_leaves_no_model_behind(tiny):
     command = [*COMMAND, "chat", tiny.run.id]
     app = subprocess.Popen(
         command,
