@@ -7,8 +7,8 @@ import torch
 
 from engine.backends.pytorch.abliteration import Bench
 from engine.backends.pytorch.directions import direction_at, prompt_means, refusal_directions
-from engine.backends.pytorch.divergence import causal_model
 from engine.backends.pytorch.edits import EditSet, effective_weight, load_edits, norm_edit, plain_edit, save_edits
+from engine.backends.pytorch.heads import causal_model
 from engine.backends.pytorch.layers import writers
 from recipes.errors import InputError
 

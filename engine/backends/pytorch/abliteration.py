@@ -79,7 +79,7 @@ class Bench:
         return made
 
     def _module(self, name: str) -> Any:
-        from engine.backends.pytorch.divergence import causal_model
+        from engine.backends.pytorch.heads import causal_model
 
         return causal_model(self.policy.model).get_submodule(name)
 

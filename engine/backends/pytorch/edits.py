@@ -22,7 +22,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from engine.backends.pytorch.divergence import causal_model
+from engine.backends.pytorch.heads import causal_model
 
 Form = Literal["plain", "norm"]
 TENSORS = ("u", "w", "a", "b")

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from engine.backends.pytorch.divergence import backbone, causal_model
+from engine.backends.pytorch.divergence import backbone
+from engine.backends.pytorch.heads import causal_model
 from recipes.errors import InputError, Problem
 
 Component = Literal["attention", "mlp"]
