@@ -4,54 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
-import torch
 
-from engine.backends.pytorch.grpo import advantage_variance
-from engine.backends.pytorch.rlvr import process_advantages, token_at, token_ends
-from engine.verify.interface import StepVerdict, Verdict
+from engine.backends.groups import advantage_variance, process_advantages, token_at, token_ends
+from tests.backends.conftest import Vowels, questions
 from tests.backends.test_training import adapter_weights, same
-
-
-class Vowels:
-    """A reward that an untrained model gets in part: the share of vowels, step by step."""
-
-    name = "vowels"
-
-    def verify(self, prompts, completions, answers):
-        shares = [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in completions]
-        return [Verdict(share, {"vowels": share}) for share in shares]
-
-    def steps(self, prompts, completions, answers):
-        return [
-            [StepVerdict(end, text[end - 1] in "aeiou") for end in range(4, len(text) + 1, 4)] for text in completions
-        ]
-
-    def required(self, prompt, answer):
-        return None
-
-    def close(self):
-        pass
-
-
-def questions(n):
-    return [
-        SimpleNamespace(prompt=[{"role": "user", "content": f"Start with {i}. Add 1."}], answer=str(i + 1))
-        for i in range(n)
-    ]
-
-
-@pytest.fixture
-def group_stage(stage):
-    def make(**changes):
-        values = {
-            "batch_size": 8, "group_size": 4, "max_new_tokens": 12, "temperature": 1.0, "kl_weight": 0.0, "clip": 0.2,
-            "num_iterations": 1, "steps_per_generation": None, "loss": "dapo", "process_weight": 0.5,
-            "outcome_weight": 1.0,
-        }  # fmt: skip
-        return stage(**(values | changes))
-
-    return make
 
 
 def trained(backend, lineage, settings, tmp_path, method, stage, link, rows):
@@ -103,7 +61,7 @@ def test_the_reward_rises(backend, lineage, settings, group_stage, link_type, tm
 
 
 def test_advantage_variance_is_the_share_of_groups_that_disagree():
-    rewards = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.4, 0.6, 0.8])
+    rewards = [1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.4, 0.6, 0.8]
     assert advantage_variance(rewards, 4) == pytest.approx(2 / 3)
 
 
@@ -112,7 +70,7 @@ def test_process_advantages_are_deepseekmaths():
     advantages = process_advantages([[(1, 1.0), (3, 0.0)], [(2, 1.0)]], 2, 5)
     up, down = (1 / 3) / (2**0.5 / 3), (-2 / 3) / (2**0.5 / 3)
     expected = [[up + down, up + down, down, down, 0.0], [up, up, up, 0.0, 0.0]]
-    assert torch.allclose(advantages, torch.tensor(expected, dtype=torch.float64))
+    assert np.allclose(advantages, expected)
     assert not process_advantages([[(1, 1.0)], [(2, 1.0)], [], []], 2, 5).any()  # alike, and none
 
 

@@ -147,7 +147,7 @@ def test_the_palette_names_what_the_keys_do():
 
 
 def test_pausing_and_stopping_a_run_by_keys(fake_run):
-    fake = fake_run(seconds=0.6)
+    fake = fake_run(hold=1)
     process = fake.supervise()
     fake.wait_step(1)
     drive(fake.run.id, (80, 24), ("p", "paused"), shows="step")
@@ -159,11 +159,12 @@ def test_pausing_and_stopping_a_run_by_keys(fake_run):
 
 
 def test_leaving_leaves_the_run(fake_run):
-    fake = fake_run(seconds=0.1)
+    fake = fake_run(hold=1)
     process = fake.supervise()
     fake.wait_step(1)
     drive(fake.run.id, (80, 24), "ctrl+q", shows="step")
     assert process.poll() is None
+    fake.go()
     assert process.wait(60) == 0
 
 
