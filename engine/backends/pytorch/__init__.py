@@ -29,6 +29,9 @@ class PyTorchBackend:
     def train(self, method: str, policy: Any, rows: Any, stage: Any, link: TrainingLink) -> None:
         with without_collecting():
             module = importlib.import_module(f"engine.backends.pytorch.{method}")
+            from engine.backends.pytorch.speedups import told
+        for line in told(policy, stage):
+            print(line, flush=True)  # into the stage's log
         module.train(policy, rows, stage, link)
 
     def bench(self, method: str, policy: Any) -> Any:

@@ -28,6 +28,7 @@ from torch._subclasses import FakeTensorMode
 
 from engine.backends.pytorch.meter import Meter
 from engine.backends.pytorch.stand_ins import cuda_kernels, quantized_linear
+from engine.backends.sparing import leave_out
 from engine.forecast.allocator import MIB, CachingAllocator
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,6 +48,8 @@ def main() -> int:
     out = os.dup(1)
     os.dup2(2, 1)  # what libraries print on the way must not mix with the answer
     try:
+        if description["settings"]["quantization"] == "none":
+            leave_out()
         found = trace(description["config"], description["settings"], description.get("compute_capability", 80))
     except Exception as error:
         found = {"error": f"{type(error).__name__}: {error}"[:500]}
