@@ -10,8 +10,8 @@ import torch
 
 from engine.backends.pytorch.abliteration import Bench
 from engine.backends.pytorch.directions import prompt_means
-from engine.backends.pytorch.divergence import causal_model
 from engine.backends.pytorch.edits import EditSet, applied, effective_weight, row_products
+from engine.backends.pytorch.heads import causal_model
 from engine.backends.pytorch.layers import decoder_layers, writers
 from engine.interventions import edits as interventions
 from engine.interventions.directions import direction_at, refusal_directions

@@ -55,6 +55,7 @@ class EpochSampler(RepeatSampler):
 class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
     """GRPOTrainer with the gauges, the live samples, and state that survives."""
 
+    head_outputs = ("log_probs", "entropy")
     verifier: Verifier
     group_size: int
 
@@ -144,7 +145,7 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
         if positions.any():
             reference = reference_forward(self.policy, ids, attention, bool(self.args.bf16))
             policy, reference = (states[:, :-1][positions] for states in (hidden[0][rows], reference))
-            divergence = token_divergence(self.policy.model, policy, reference).mean().item()
+            divergence = token_divergence(self.policy.model, policy, reference, self.policy.reference).mean().item()
             self._metrics["train"]["gauge/kl"].append(divergence)
         return loss
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from engine.backends.pytorch.divergence import backbone, causal_model
+from engine.backends.pytorch.divergence import backbone
+from engine.backends.pytorch.heads import causal_model
 from engine.interventions.writers import Writer, find_writers
 from recipes.errors import InputError, Problem
 
