@@ -219,6 +219,10 @@ class Backend(Protocol):
 
     def versions(self) -> dict[str, str]: ...
 
+    def alone(self) -> None:
+        """Said once, before anything is loaded, in a process that serves this backend only."""
+        ...
+
     def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Policy: ...
 
     def train(self, method: str, policy: Any, rows: Any, stage: Any, link: TrainingLink) -> None:

@@ -19,13 +19,18 @@ from recipes.load import load_recipe
 from recipes.schema import steps_of
 
 
-def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
-    """Returns an exit code of engine/runs/exitcodes.py; whatever happens, the channel is told in words."""
+def run_stage(run: RunDirectory, index: int, channel: Channel, own_process: bool = False) -> int:
+    """Returns an exit code of engine/runs/exitcodes.py; whatever happens, the channel is told in words.
+
+    ``own_process``: nothing else happens in this process.
+    """
     method, checkpoints, context = "?", None, None
     try:
         recipe = load_recipe(str(run.recipe)).recipe
         context = StageContext(run, recipe, index, channel)
         method, checkpoints = context.method, context.checkpoints
+        if own_process:
+            context.backend.alone()
         channel.emit(StageEvent(state="started", method=method, steps_total=steps_of(context.stage)))
         begin_with_what_fitted(context)
         result = sealed_result(context)

@@ -89,8 +89,8 @@ class Real:
             time.sleep(0.01)
         raise AssertionError(f"waited {seconds} s; the run is {self.status()}: {self.logs()}")
 
-    def finish(self) -> None:
-        self.wait(lambda state: self.status() in ("done", "failed", "paused", "stopped", "interrupted"))
+    def finish(self, seconds: float = 240.0) -> None:
+        self.wait(lambda state: self.status() in ("done", "failed", "paused", "stopped", "interrupted"), seconds)
         assert self.status() == "done", self.logs()
 
     def logs(self) -> str:

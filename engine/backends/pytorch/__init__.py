@@ -19,6 +19,9 @@ class PyTorchBackend:
         packages = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
         return {package: version(package) for package in packages}
 
+    def alone(self) -> None:
+        """Nothing of another backend is imported anyhow."""
+
     def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Any:
         from engine.backends.pytorch.load import load_policy
 
