@@ -14,7 +14,9 @@ from recipes.errors import InputError
 from recipes.resources import resolve_model
 from tui.cli import main
 
-ROWS = [[{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": f"It is {n}."}] for n in range(5)]
+ROWS = [
+    [{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": f"It is {n}."}] for n in range(5)
+]
 
 
 @pytest.fixture
@@ -68,9 +70,10 @@ def test_a_model_without_a_template_and_one_that_refuses_are_told(model):
 
 def test_rows_that_were_templated_before_are_told(model):
     rows = [[{"role": "user", "content": "What is 1?<|end|>"}, ROWS[0][1]], *ROWS]
-    assert "1 rows hold the template's own signs as text, such as `<|end|>`" in judge_endings(
-        look_at_endings(str(model), rows)
-    )[0]
+    assert (
+        "1 rows hold the template's own signs as text, such as `<|end|>`"
+        in judge_endings(look_at_endings(str(model), rows))[0]
+    )
 
 
 # ---- verifiers ---------------------------------------------------------------------------------------------------------
@@ -105,7 +108,9 @@ def test_the_command_takes_a_kind_or_its_settings(tmp_path, capsys):
     path = str(questions(tmp_path / "a.jsonl", map(str, range(150))))
     assert main(["data", path, "--verifier", "number", "--model", "lab-nano"]) == 0
     out = capsys.readouterr().out
-    assert "verifiable   100% by `number` (n 150" in out and "ends         `<|end|>` after the reply in 150 of 150" in out
+    assert (
+        "verifiable   100% by `number` (n 150" in out and "ends         `<|end|>` after the reply in 150 of 150" in out
+    )
     assert main(["data", path, "--verifier", "{kind: steps, split: lines}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verifiability"]["kind"] == "steps"
     for word, said in (("nmber", "Did you mean `number`?"), ("{kind: regex}", "regex"), ("{kind", "--verifier")):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,18 @@ class MLXBackend:
 
     def versions(self) -> dict[str, str]:
         return {package: version(package) for package in ("mlx", "mlx-lm", "transformers")}
+
+    def alone(self, settings: LoadSettings, optimizer: str, model: Path | None) -> None:
+        """transformers imports torch wherever it is installed: 250 MiB and seconds for nothing that MLX uses."""
+        if "torch" not in sys.modules:
+            os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would advise to install torch
+            sys.modules["torch"] = None  # type: ignore[assignment]  # as if it were not installed
+            try:
+                from transformers.utils import is_torch_available
+
+                is_torch_available()  # remembered from here on
+            finally:
+                del sys.modules["torch"]  # whoever asks for it by name may have it
 
     def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Any:
         from engine.backends.mlx.load import load_policy
@@ -34,6 +49,11 @@ class MLXBackend:
     def bench(self, method: str, policy: Any) -> Any:
         module = _module(method)
         return module.Bench(policy)
+
+    def voices(self, lineages: Mapping[str, Lineage], run_folder: Path, settings: LoadSettings) -> dict[str, Any]:
+        from engine.backends.mlx.chat import load_voices
+
+        return dict(load_voices(lineages, run_folder, settings))
 
     def save_output(self, policy: Any, folder: Path) -> None:
         policy.save(folder)
