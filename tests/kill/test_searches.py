@@ -14,7 +14,7 @@ import pytest
 
 from tests.kill.conftest import Real
 
-pytestmark = [pytest.mark.kill, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kill, pytest.mark.timeout(1800)]
 RECIPE = """\
 name: short
 model: lab-nano
@@ -57,6 +57,8 @@ on_gate_fail: warn
 ON_MLX = "backend: mlx\n" + RECIPE.replace("steps: 14", "steps: 8").replace("[0.5, 1.0]", "[1.0]")
 """Shorter than on PyTorch: what a kill may break there is the bench, not the search."""
 METHODS = ["abliteration", "steering"]
+PATIENCE = 800.0
+"""Seconds for a run on a machine that is busy with other tests."""
 JOURNALS = {"abliteration": "study.jsonl", "steering": "candidates.jsonl"}
 
 
@@ -111,9 +113,12 @@ def whole(request, tmp_path_factory):
     if request.param == "mlx":
         pytest.importorskip("mlx_lm")
     undisturbed = Real(tmp_path_factory.mktemp("whole"), RECIPE if request.param == "pytorch" else ON_MLX)
-    undisturbed.start()
-    undisturbed.finish()
-    return undisturbed
+    try:
+        undisturbed.start()
+        undisturbed.finish(PATIENCE)
+        yield undisturbed
+    finally:
+        end(undisturbed)
 
 
 def killed_as(real: Real, plan: list[tuple[int, str]], whole: Real, seed: int) -> None:
@@ -123,17 +128,24 @@ def killed_as(real: Real, plan: list[tuple[int, str]], whole: Real, seed: int) -
         real.start()
         for index, whom in plan:
             kill(real, index, draw, whom)
-        real.finish()
+        real.finish(PATIENCE)
         assert real.run.state().attempt > 1
         for index in range(len(METHODS)):
             wanted = outcome(whole, index)
             assert wanted["files"] and wanted["lineage"] and outcome(real, index) == wanted
     finally:
-        holder = real.supervisor()
-        if holder:
-            psutil.Process(holder.pid).kill()
-        for process in real.stages():
-            process.kill()
+        end(real)
+
+
+def end(real: Real) -> None:
+    """Nothing of a run that did not come to its end is left behind."""
+    if real.run is None:
+        return
+    holder = real.supervisor()
+    if holder:
+        psutil.Process(holder.pid).kill()
+    for process in real.stages():
+        process.kill()
 
 
 def again(whole: Real, folder: Path) -> Real:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.runs.events import AlertEvent, ExitEvent, RunEvent, StageEvent, decode, encode
 from engine.runs.lock import Lock
-from tests.tui.driving import SIZES, approved, clock_at, drive, settled, text_of
+from tests.tui.driving import SIZES, approved, at_rest, clock_at, drive, settled, text_of
 from tests.tui.recording import RECORDED, RUN_ID, in_the_middle, recorded_run
 from tui.app import FinetuneApp
 
@@ -81,13 +81,11 @@ def test_resizing_loses_nothing(monkeypatch):
         app = FinetuneApp(RUN_ID)
         async with app.run_test(size=(80, 24)) as pilot:
             await settled(pilot, "lr ")
-            await settled(pilot, "palette")
-            before = text_of(app)
+            before = await at_rest(pilot)
             for size in ((60, 20), (200, 60), (30, 10), (80, 24)):
                 await pilot.resize_terminal(*size)
-                await pilot.pause(0.2)
-            await settled(pilot, "palette")
-            return before, text_of(app)
+                after = await at_rest(pilot)
+            return before, after
 
     before, after = asyncio.run(session())
     assert before == after

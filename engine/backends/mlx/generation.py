@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
+from engine.backends.mlx.device import check_memory
 from engine.backends.mlx.interventions import Interventions
 from engine.backends.mlx.network import Network
 
@@ -44,6 +45,7 @@ def generate(
         asked = [prompts[index] for index in batch]
         with acting.batch():
             rows = _write(network, asked, max_new_tokens, temperature, own, stops, acting)
+        check_memory()
         for index, row in zip(batch, rows, strict=True):
             results[index] = row
         done += len(batch)

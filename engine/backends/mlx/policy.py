@@ -13,6 +13,7 @@ import numpy as np
 from engine.backends.interface import Completion, Conversation, Divergence, LoadSettings, Score, Which
 from engine.backends.mlx import adapters
 from engine.backends.mlx.batches import Row, padded_ids, predicted
+from engine.backends.mlx.device import check_memory
 from engine.backends.mlx.generation import generate
 from engine.backends.mlx.interventions import Interventions
 from engine.backends.mlx.logprobs import divergence
@@ -183,6 +184,7 @@ class MLXPolicy:
                     found.append(network.logits(hidden))
                     mx.eval(found)
             each = np.array(divergence(*found))
+            check_memory()
             for row, index in enumerate(batch):
                 values = each[owner == row]
                 results[index] = Divergence(
@@ -208,6 +210,7 @@ class MLXPolicy:
             hidden, targets, owner = self._predicting(network, [pairs[index] for index in batch])
             found = measure(network, hidden, targets)
             mx.eval(found)
+            check_memory()
             values = [np.array(value) for value in found]
             for row, index in enumerate(batch):
                 yield index, [value[owner == row] for value in values]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.backends.interface import LoadSettings, TrainingLink
-from engine.backends.sparing import without_collecting
+from engine.backends.sparing import leave_out_bitsandbytes, without_collecting
 from engine.models.lineage import Lineage
 
 
@@ -19,6 +19,9 @@ class PyTorchBackend:
     def versions(self) -> dict[str, str]:
         packages = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
         return {package: version(package) for package in packages}
+
+    def alone(self, settings: LoadSettings, optimizer: str, model: Path | None) -> None:
+        leave_out_bitsandbytes(settings.quantization, optimizer, model)
 
     def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Any:
         with without_collecting():
