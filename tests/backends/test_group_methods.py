@@ -34,7 +34,7 @@ MATRIX = [
     for iterations in (1, 2, 3)
     for parts in (None, 1, 2, 3, 4)
     for accumulation in (1, 2, 3)
-    for rows in (40, 6)  # within the first epoch, and over several
+    for rows in (40, 8)  # within the first epoch, and over several
     for at in (3, 4, 5)
 ]
 """Every combination that the schema allows, within small numbers: what is left over of a generation, an epoch, or both."""
@@ -117,6 +117,8 @@ def test_prompts_that_leave_no_room_are_left_out(backend, lineage, settings, gro
     assert "1 of 12 prompts have more than 84 tokens" in capsys.readouterr().out
     with pytest.raises(InputError, match="max_length"):
         backend.train("grpo", policy, rows, group_stage(steps=1, max_length=13), link_type(tmp_path / "none"))
+    with pytest.raises(InputError, match="11 prompts, fewer than the 12 that one generation answers"):
+        backend.train("grpo", policy, rows, group_stage(steps_per_generation=6), link_type(tmp_path / "few"))
 
 
 @pytest.mark.parametrize("method, changes", [("grpo", {}), ("rlvr", {"kl_weight": 0.1, "accumulation": 2})])
