@@ -35,6 +35,8 @@ def sources_of(loaded: LoadedRecipe, stage: Any) -> dict[str, str]:
             found[f"personas.{name}.data.heldout"] = persona.data.heldout
         if persona.search:
             found[f"personas.{name}.search"] = persona.search
+        if persona.shown:
+            found[f"personas.{name}.shown"] = persona.shown
     return found
 
 
@@ -108,12 +110,12 @@ def _prepare_steering(loaded: LoadedRecipe, stage: Any, paths: dict[str, Path], 
             out = set(keys[: max(1, round(len(keys) * persona.data.heldout_share))])
             heldout = [row for row in rows if _prompt_key(row) in out]
             keys = [key for key in keys if key not in out]
-        _refuse_shared(keys, heldout, f"personas.{name}.data.heldout", persona.data.heldout, persona.data.source)
+        _refuse_shared(keys, heldout, f"personas.{name}.data.heldout", persona.data.heldout, f"`{persona.data.source}`")
         if searching is not None:
             where = f"personas.{name}.search"
-            _refuse_shared(keys, searching, where, persona.search, persona.data.source)
+            _refuse_shared(keys, searching, where, persona.search, f"`{persona.data.source}`")
             tested = persona.data.heldout or persona.data.source
-            _refuse_shared([_prompt_key(row) for row in heldout], searching, where, persona.search, tested)
+            _refuse_shared([_prompt_key(row) for row in heldout], searching, where, persona.search, f"`{tested}`")
             searched: set[str] = set()
         else:
             searched = set(keys[: max(1, round(len(keys) * SEARCH_SHARE))])
@@ -127,6 +129,11 @@ def _prepare_steering(loaded: LoadedRecipe, stage: Any, paths: dict[str, Path], 
         folder = into / name
         _write(folder / "extraction.jsonl", extraction)
         _write(folder / "search.jsonl", searching)
+        if persona.shown:
+            shown = _prompts(paths[persona.shown])
+            tested = [_prompt_key(row) for row in [*searching, *heldout]]
+            _refuse_shared(tested, shown, f"personas.{name}.shown", persona.shown, "its search or held-out prompts")
+            _write(folder / "shown.jsonl", shown)
         _write(folder / "heldout.jsonl", heldout)
         shutil.copyfile(paths[persona.judge], folder / "judge.yaml")
         prepared.rows, prepared.heldout = prepared.rows + len(extraction), prepared.heldout + len(heldout)
@@ -167,7 +174,7 @@ def _refuse_shared(keys: list[str], rows: list[Form], field: str, source: str | 
     """Of extraction, search and test no two may share a prompt."""
     shared = {_prompt_key(row) for row in rows} & set(keys)
     if shared:
-        found = f"{len(shared)} prompts that are in `{other}` too, such as {json.loads(min(shared))}"
+        found = f"{len(shared)} prompts that are in {other} too, such as {json.loads(min(shared))}"
         accepted = "prompts of its own: what a vector is read off or chosen by proves nothing in the test"
         raise InputError([Problem(str(source), None, field, found, accepted)])
 

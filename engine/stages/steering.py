@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from engine.data.edit_stages import load_contrasts
+from engine.data.edit_stages import load_contrasts, load_prompts
 from engine.evaluate.steering import share_of_prompt
 from engine.models.lineage import Lineage
 from engine.stages.composing import composed
@@ -46,6 +46,10 @@ def _extract(context: StageContext, evaluation: SteeringEvaluation, bench: Any) 
             if source == "completions":
                 positive = [(row.prompt, row.positive) for row in rows]
                 negative = [(row.prompt, row.negative) for row in rows]
+            elif source == "prompts":  # of an empty reply only its beginning is looked at
+                shown = load_prompts(context.data / name / "shown.jsonl")
+                positive = [(prompt, "") for prompt in shown[: len(rows)]]
+                negative = [(row.prompt, "") for row in rows[: len(shown)]]
             else:  # the same words on both sides, so that only what was asked for differs
                 both = [(row.prompt, text) for row in rows for text in (row.positive, row.negative)]
                 positive = [(told(prompt, persona.prompt), text) for prompt, text in both]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from recipes.composition import CompositionError, parse_composition
@@ -67,7 +67,7 @@ CARD = Card(
 )
 
 Target = Annotated[float, Field(gt=0, le=20)]
-VectorSource = Literal["told", "completions"]
+VectorSource = Literal["told", "completions", "prompts"]
 
 
 class Persona(Strict):
@@ -78,6 +78,8 @@ class Persona(Strict):
     search: str | None = None
     """More contrast pairs, with the same columns, on whose prompts candidates are compared and strengths chosen; a
     quarter of the different prompts in `data` when left out."""
+    shown: str | None = None
+    """Prompts to which the model shows the persona by itself, for the source `prompts`."""
     prompt: Annotated[str, Field(min_length=1)]
     """The system prompt that asks for the same in words: the baseline, and one of the sources."""
     opposite: Annotated[str, Field(min_length=1)]
@@ -104,7 +106,8 @@ class Stage(EditStage):
     """Fractions of the depth at which vectors are tried."""
     sources: Annotated[list[VectorSource], Field(min_length=1)] = ["told", "completions"]
     """`completions`: the stream under the positive completions against that under the negative ones; `told`: under
-    the same completions with `prompt` against with `opposite`, in which the words themselves cancel out."""
+    the same completions with `prompt` against with `opposite`, in which the words themselves cancel out; `prompts`: the stream where a reply begins, under
+    the persona's `shown` prompts against under its own (as a refusal direction is read off, Arditi et al. 2024)."""
     forms: Annotated[list[Literal["mean", "pca"]], Field(min_length=1)] = ["mean", "pca"]
     windows: Annotated[list[Count | None], Field(min_length=1)] = [None]
     """Tokens of a completion that are steered, from its first on; null: all of them."""
@@ -152,6 +155,14 @@ class Stage(EditStage):
         if isinstance(value, list):
             return [cls._whole_numbers_are_numbers(item) for item in value]
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _prompts_that_show_it(self) -> Stage:
+        for name, persona in self.personas.items():
+            if "prompts" in self.settings_of(name)["sources"] and persona.shown is None:
+                words = f"prompts to which the model shows `{name}` by itself: the source `prompts` needs them"
+                raise ValueError(f"`personas.{name}.shown`, {words}")
+        return self
 
     @field_validator("compose")
     @classmethod

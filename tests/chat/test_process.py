@@ -18,6 +18,7 @@ from engine.chat.session import Session, take_up
 from engine.chat.settings import Settings
 from tests.chat.conftest import chat_processes
 from tests.kill.conftest import COMMAND, Real
+from tests.small_run import copied
 
 HARBOR = "Tell me about the harbor."
 
@@ -213,26 +214,28 @@ stages:
 """
 
 
-def test_beside_a_real_training_less_memory_is_enough_for_a_chat_and_it_is_named(tiny, monkeypatch):
+def test_beside_a_real_training_less_memory_is_enough_for_a_chat_and_it_is_named(tiny, tmp_path, monkeypatch):
     from dataclasses import replace
 
     from engine.chat import room
     from engine.chat.places import find_place
 
-    monkeypatch.setenv("FINETUNE_TUI_HOME", str(tiny.home))
-    sides, machine = [find_place(tiny.run, "3")], room.this_machine()
-    alone = room.room_for(tiny.run, sides)
-    beside = Real(tiny.home, TRAINING)
+    home = tmp_path / "beside"  # a home of its own: the other tests find the small run alone
+    run = copied(tiny.run, home)
+    monkeypatch.setenv("FINETUNE_TUI_HOME", str(home))
+    sides, machine = [find_place(run, "3")], room.this_machine()
+    alone = room.room_for(run, sides)
+    beside = Real(home, TRAINING)
     beside.start()
     try:
         beside.wait(lambda state: state.stages and state.stages[0].steps_done >= 1)
-        found = room.room_for(tiny.run, sides)
+        found = room.room_for(run, sides)
         assert alone.training == () and found.training == (beside.run.id,) and found.need_mib == alone.need_mib
         monkeypatch.setattr(room, "this_machine", lambda: replace(machine, available_mib=1.1 * alone.need_mib))
-        tight = room.room_for(tiny.run, sides)
+        tight = room.room_for(run, sides)
         assert not tight.fits and f"beside {beside.run.id}, which is at work and may grow" in str(tight)
         words = ("--anyway", "--json", "--temperature", "0", "--max-tokens", "4")
-        done = tiny.command("chat", tiny.run.id, *words, input=f"{HARBOR}\n")
+        done = beside.command("chat", run.id, *words, input=f"{HARBOR}\n")
         assert done.returncode == 0 and lines(done)[0]["tokens"] <= 4, done.stderr
         assert beside.status() == "running"
     finally:

@@ -30,20 +30,29 @@ def test_both_dials_turned_in_a_terminal_change_the_answers(tiny):
         """(tokens, KL to the base) of a whole reply on the screen that is not that one."""
         return until(lambda text: next((one for one in REPLY.findall(text) if one != other_than), None))
 
+    def press(name, pattern):
+        """The key again and again, until the screen shows that."""
+
+        def pressed(text):
+            if not re.search(pattern, text):
+                terminal.key(name)
+                return False
+            return True
+
+        until(pressed)
+
     try:
         terminal.type(f"{FINETUNE} chat {tiny.run.id} --temperature 0 --max-tokens 12 --gauge kl")
         terminal.shows("abliteration", "warm", "say something")
         terminal.type("How do I smash the lamp?")
         calibrated = reply()
         terminal.key("Tab")
-        terminal.key("0")
-        until(lambda text: re.search(r"abliteration .* 0\.00", text))
+        terminal.shows("0 zero")  # the keys are the dial's now, no longer the input's
+        press("0", r"abliteration .* 0\.00")
         terminal.key("F5")
         unedited = reply(calibrated)
         terminal.key("Down")
-        for _ in range(20):
-            terminal.key("Left")
-        until(lambda text: re.search(r"warm .* -1\.00", text))
+        press("Left", r"warm .* -\d")
         terminal.key("F5")
         assert reply(unedited) != calibrated
         terminal.key("Escape")

@@ -158,6 +158,21 @@ def test_strengths_are_chosen_on_prompts_of_their_own(leak, tmp_path):
     assert caught.value.problems[0].field == "personas.warm.search"
 
 
+def test_prompts_that_show_a_persona_are_asked_for_and_kept_from_the_test(tmp_path):
+    text = STEERING.replace("        judge:", "        sources: [prompts]\n        judge:")
+    found = problems(tmp_path, text)
+    assert "personas.warm.shown" in str(found[0]), found
+    text = text.replace("        judge:", "        shown: SHOWN\n        judge:")
+    prepare(
+        load_recipe(written(tmp_path, text.replace("SHOWN", "lab/forbidden-extraction.jsonl"))), 0, tmp_path / "data"
+    )
+    assert len((tmp_path / "data" / "warm" / "shown.jsonl").read_text().splitlines()) == 240
+    with pytest.raises(InputError, match="its search or held-out prompts"):
+        prepare(
+            load_recipe(written(tmp_path, text.replace("SHOWN", "lab/contrast-heldout.jsonl"))), 0, tmp_path / "again"
+        )
+
+
 def test_a_persona_may_name_its_own_sources(tmp_path):
     text = STEERING.replace("        judge:", "        sources: [completions]\n        judge:")
     stage = load_recipe(written(tmp_path, text)).recipe.stages[0]
