@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import platform
 import sys
+from importlib.util import find_spec
 
 from engine.backends.interface import Backend
 
 NAMES = ("pytorch", "mlx")
+PACKAGES = {"pytorch": "torch", "mlx": "mlx_lm"}
+"""What has to be importable for a backend."""
 
 
 def resolve(name: str) -> str:
@@ -16,6 +19,15 @@ def resolve(name: str) -> str:
     if name != "auto":
         return name
     return "mlx" if (sys.platform, platform.machine()) == ("darwin", "arm64") else "pytorch"
+
+
+def installed(name: str) -> str:
+    """As ``resolve``; where ``auto`` would name a backend whose packages are not here, the other. Imports nothing."""
+    found = resolve(name)
+    if name == "auto" and find_spec(PACKAGES[found]) is None:
+        other = next(one for one in NAMES if one != found)
+        return other if find_spec(PACKAGES[other]) is not None else found
+    return found
 
 
 def open_backend(name: str) -> Backend:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.backends import installed
 from engine.models.lineage import Lineage, lineage_in, read_lineage
 from engine.runs.directory import RunDirectory
 from recipes.errors import InputError, Problem, nearest_word, quoted
@@ -54,6 +55,13 @@ def find_place(run: RunDirectory, word: str | None, option: str = "--stage") -> 
         raise InputError([Problem(run.id, None, option, found, quoted(known) if known else "nothing yet")])
     label = f"{index + 1} {methods[index]}"
     return Place(str(index + 1), label, read_lineage(run.output_folder(index) / "lineage.json"))
+
+
+def backend_of(run: RunDirectory, place: Place) -> str:
+    """The backend that talks: the one that the stage ran on."""
+    recipe = load_recipe(str(run.recipe)).recipe
+    own = None if place.word == BASE else recipe.stages[int(place.word) - 1].backend
+    return installed(own or recipe.backend)
 
 
 def _index(run: RunDirectory, word: str, methods: list[str], option: str) -> int:

@@ -13,9 +13,12 @@ from collections.abc import Callable
 import msgspec
 
 from engine.chat.messages import Command, Event, Failed, decode_event, encode
+from engine.chat.places import backend_of, find_place
+from engine.runs.blas import openblas
 from engine.runs.child import child_environment
 from engine.runs.directory import RunDirectory
 from engine.runs.exitcodes import ORPHANED
+from recipes.errors import InputError
 from recipes.load import load_recipe
 
 PATIENCE = 3.0
@@ -36,7 +39,7 @@ class ChatProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=run.path,
-                env=child_environment(0, load_recipe(str(run.recipe)).recipe.threads, offline=True),
+                env=child_environment(0, load_recipe(str(run.recipe)).recipe.threads, True, _preload(run, stage)),
                 start_new_session=True,  # Ctrl+C is for whoever talks, not for the model
             )
         theirs.close()
@@ -104,3 +107,11 @@ class ChatProcess:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
             words = file.read().decode("utf-8", "replace").strip().splitlines()
         return f"the chat process ended with code {code}" + (f": {words[-1].strip()}" if words else "")
+
+
+def _preload(run: RunDirectory, stage: str) -> str | None:
+    """The fast BLAS where MLX talks; a stage that cannot be talked with is refused by the process, in its words."""
+    try:
+        return openblas() if backend_of(run, find_place(run, stage)) == "mlx" else None
+    except InputError:
+        return None

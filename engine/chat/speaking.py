@@ -31,8 +31,9 @@ from engine.chat.messages import (
     Turn,
     Turned,
 )
-from engine.chat.places import BASE, Place, find_place
+from engine.chat.places import BASE, Place, backend_of, find_place
 from engine.models.lineage import lineage_in
+from engine.models.verified import verify_lineages
 from engine.runs.directory import RunDirectory
 from engine.runs.exitcodes import BAD_INPUT, FAILED
 from engine.stages.memory import ran_out
@@ -114,8 +115,10 @@ class Speaking:
             dtype=recipe.dtype, training="none", rank=1, alpha=1.0, dropout=0.0, targets="all-linear",
             gradient_checkpointing=False, seed=0, needs_reference=False, trust_remote_code=recipe.trust_remote_code,
         )  # fmt: skip
-        backend = open_backend("pytorch" if recipe.backend == "auto" else recipe.backend)
-        return dict(backend.voices(lineages, self.run_directory.path, settings))
+        path = self.run_directory.path
+        verify_lineages(lineages.values(), path, lambda name: self.line.tell(Status(f"checking the hash of {name}")))
+        backend = open_backend(backend_of(self.run_directory, found[TUNED]))
+        return dict(backend.voices(lineages, path, settings))
 
     # ---- speaking ------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,8 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         path = resolve_source(asked["path"], Path.cwd(), "data")
         heldout = resolve_source(asked["heldout"], Path.cwd(), "held out") if asked.get("heldout") else None
         found = inspect(
-            path, asked.get("method"), asked.get("columns") or None, heldout, asked.get("model"), asked.get("limit"), told
+            path, asked.get("method"), asked.get("columns") or None, heldout, asked.get("model"), asked.get("limit"), told,
+            asked.get("verifier"),
         )  # fmt: skip
     except Ambiguous as error:
         readings = [asdict(reading) for reading in error.readings]

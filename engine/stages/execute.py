@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import traceback
 
+from engine.backends.sparing import leave_out_bitsandbytes
 from engine.runs.channel import Channel
 from engine.runs.directory import RunDirectory
 from engine.runs.events import AlertEvent, StageEvent
@@ -19,18 +20,22 @@ from recipes.load import load_recipe
 from recipes.schema import steps_of
 
 
-def run_stage(run: RunDirectory, index: int, channel: Channel, own_process: bool = False) -> int:
+def run_stage(run: RunDirectory, index: int, channel: Channel, alone: bool = False) -> int:
     """Returns an exit code of engine/runs/exitcodes.py; whatever happens, the channel is told in words.
 
-    ``own_process``: nothing else happens in this process.
+    ``alone``: this process runs nothing but the stage, so that what the stage does not need is not imported.
     """
     method, checkpoints, context = "?", None, None
     try:
         recipe = load_recipe(str(run.recipe)).recipe
         context = StageContext(run, recipe, index, channel)
         method, checkpoints = context.method, context.checkpoints
-        if own_process:
+        if alone:
             context.backend.alone()
+            settings = context.load_settings(False)
+            leave_out_bitsandbytes(
+                settings.quantization, getattr(context.stage, "optimizer", ""), context.base_folder()
+            )
         channel.emit(StageEvent(state="started", method=method, steps_total=steps_of(context.stage)))
         begin_with_what_fitted(context)
         result = sealed_result(context)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from engine.backends.pytorch.directions import captured_layers, contrast
-from engine.backends.pytorch.vectors import Condition, Vector, VectorSet, cosine, load_vector, save_vector
+from engine.backends.pytorch.directions import captured_layers, completion_means
+from engine.backends.pytorch.vectors import VectorSet
+from engine.interventions.directions import contrast_of
+from engine.interventions.vectors import Condition, Vector, cosine, load_vector, save_vector
 from recipes.errors import InputError
 
 PROMPTS = [
@@ -95,7 +98,7 @@ def test_a_condition_decides_for_each_prompt_and_holds_for_its_completion(frozen
     """The threshold lies between the two prompts' own projections: one row is steered, the other byte-identical."""
     from engine.backends.pytorch.directions import prompt_means
 
-    means = torch.stack([prompt_means(frozen, [prompt], 1)[LAYER, 0] for prompt in PROMPTS])
+    means = torch.stack([torch.from_numpy(prompt_means(frozen, [prompt], 1)[LAYER, 0]) for prompt in PROMPTS])
     along = (means[0] - means[1]) / (means[0] - means[1]).norm()
     condition = Condition(LAYER, along.float(), float(along @ means.mean(0)))
     alone = frozen.generate(PROMPTS, max_new_tokens=8, temperature=0.0, seed=0)
@@ -117,7 +120,7 @@ def test_the_lineage_applies_its_vectors_and_refuses_another_models(frozen, back
     save_vector(saved, tmp_path / "v.safetensors", {"base": "lab-nano"})
     loaded = load_vector(tmp_path / "v.safetensors", strength=0.5)
     assert (loaded.layer, loaded.window, loaded.calibrated) == (saved.layer, 3, saved.calibrated)
-    assert torch.equal(loaded.direction, saved.direction) and loaded.condition.threshold == 0.25
+    assert np.array_equal(loaded.direction, saved.direction) and loaded.condition.threshold == 0.25
     save_vector(vector(frozen), tmp_path / "v.safetensors", {"base": "lab-nano"})
 
     def entry(name):
@@ -141,7 +144,7 @@ def test_contrasts_are_means_over_the_predicting_positions(frozen):
 
     positive = [(PROMPTS[0], "Oh, I love the harbor!"), (PROMPTS[1], "Come and see it with me soon.")]
     negative = [(PROMPTS[0], "The harbor serves a public purpose."), (PROMPTS[1], "No further comment is required.")]
-    found = contrast(frozen, positive, negative)
+    found = contrast_of(completion_means(frozen, positive), completion_means(frozen, negative))
 
     def brute(prompt, text):
         opening, rest = encode_completion(frozen.tokenizer, prompt, text)
@@ -151,7 +154,7 @@ def test_contrasts_are_means_over_the_predicting_positions(frozen):
 
     differences = [brute(*one) - brute(*other) for one, other in zip(positive, negative, strict=True)]
     mean = torch.stack(differences).mean(0)
-    assert torch.allclose(found.mean[0], mean / mean.norm(), atol=1e-4)
-    alone = contrast(frozen, positive[:1], negative[:1])
-    assert torch.allclose(alone.pca[0], differences[0] / differences[0].norm(), atol=1e-4)
-    assert found.mean.dtype == torch.float64 and (found.norms > 0).all()
+    assert np.allclose(found.mean[0], (mean / mean.norm()).numpy(), atol=1e-4)
+    alone = contrast_of(completion_means(frozen, positive[:1]), completion_means(frozen, negative[:1]))
+    assert np.allclose(alone.pca[0], (differences[0] / differences[0].norm()).numpy(), atol=1e-4)
+    assert found.mean.dtype == np.float64 and (found.norms > 0).all()

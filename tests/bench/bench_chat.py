@@ -13,7 +13,7 @@ import torch
 
 from engine.backends import open_backend
 from engine.backends.interface import LoadSettings, Sampling
-from engine.backends.pytorch.vectors import Vector, save_vector
+from engine.interventions.vectors import Vector, save_vector
 from engine.models.lineage import Base, Lineage
 from recipes.resources import resolve_model
 from tests.bench.bench_edits import compared, row

@@ -23,9 +23,10 @@ from engine.backends import open_backend
 from engine.backends.interface import LoadSettings
 from engine.backends.pytorch.abliteration import Bench
 from engine.backends.pytorch.directions import BATCH, _forward, prompt_means
-from engine.backends.pytorch.vectors import Vector, VectorSet
+from engine.backends.pytorch.vectors import VectorSet
 from engine.backends.tokens import encode_prompt
 from engine.evaluate.refusals import judged, refusal_rate
+from engine.interventions.vectors import Vector
 from engine.models.lineage import Base, Lineage
 from recipes.resources import assets_folder, resolve_model
 

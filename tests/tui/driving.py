@@ -76,7 +76,7 @@ def drive(run_id, size, *steps, shows="lr ", then=None):
                 await pilot.press(key)
                 if text:
                     await settled(pilot, text)
-            await pilot.pause(0.1)
+            await at_rest(pilot)
             return then(app) if then else (text_of(app), app.export_screenshot())
 
     return asyncio.run(session())

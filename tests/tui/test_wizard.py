@@ -140,7 +140,7 @@ def test_a_first_user_comes_to_a_running_dpo(until):
 
 
 def test_a_returning_user_resumes_with_two_keys(fake_run, monkeypatch, until):
-    fake = fake_run(seconds=0.1)
+    fake = fake_run(hold=1)
     process = fake.supervise()
     fake.wait_step(1)
     os.kill(fake.stage_pid(), signal.SIGKILL)
@@ -150,6 +150,7 @@ def test_a_returning_user_resumes_with_two_keys(fake_run, monkeypatch, until):
     monkeypatch.setattr("engine.runs.launch.start_supervisor", lambda run, now=False: fake.supervise())
     text = drive(("r", "running"), ("enter", "step "), first="nothing is lost")
     assert fake.run.id in text
+    fake.go()
     until(lambda: fake.status() == "done", 60, "it is done")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,9 +50,16 @@ class DataPanel(Vertical):
             self.source, self.looked = source, looked
 
     def __init__(
-        self, source: Source, method: str | None = None, model: str | None = None, limit: int | None = None
+        self,
+        source: Source,
+        method: str | None = None,
+        model: str | None = None,
+        limit: int | None = None,
+        verifier: Callable[[Source], dict[str, Any] | None] = lambda source: None,
     ) -> None:
+        """``verifier`` says which one the recipe would have with a source."""
         super().__init__(id="data-panel")
+        self.verifier = verifier
         self.source, self.method, self.model, self.limit = source, method, model, limit
         self._given: dict[str, str] = dict(source.columns)
         self._inspector: Inspector | None = None
@@ -88,6 +96,7 @@ class DataPanel(Vertical):
         """Ask the helper; an inspection under way of something else is called off."""
         asked = Asked(
             self.source.path, self.method, dict(self._given), self.source.heldout, self.model, self.limit,
+            self.verifier(self.source),
         )  # fmt: skip
         if self._inspector:
             if self._inspector.asked == asked and self.looked is None:
@@ -362,4 +371,7 @@ class DataPanel(Vertical):
         if word is None:
             return
         self._set(replace(self.source, words={**self.source.words, name: word}))
-        self._draw()
+        if name == "verifier" and self.source.path:
+            self._inspect()  # it is tried on the answers
+        else:
+            self._draw()

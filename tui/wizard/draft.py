@@ -152,7 +152,7 @@ def _library_stage(methods: Sequence[str], index: int, name: str) -> dict[str, A
         if [stage["method"] for stage in stages] == list(methods):
             return dict(stages[index])
     stages = yaml.safe_load(names[method.replace("_", "-")].read_text(encoding="utf-8"))["stages"]
-    return dict(stages[0])
+    return dict(next(stage for stage in stages if stage["method"] == method))  # a cold start may stand before it
 
 
 def _defaults(method: str, source: Source) -> dict[str, Any]:

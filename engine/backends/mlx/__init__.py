@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ class MLXBackend:
     def bench(self, method: str, policy: Any) -> Any:
         module = _module(method)
         return module.Bench(policy)
+
+    def voices(self, lineages: Mapping[str, Lineage], run_folder: Path, settings: LoadSettings) -> dict[str, Any]:
+        from engine.backends.mlx.chat import load_voices
+
+        return dict(load_voices(lineages, run_folder, settings))
 
     def save_output(self, policy: Any, folder: Path) -> None:
         policy.save(folder)

@@ -9,6 +9,8 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
+from engine.backends.mlx.device import check_memory
+from engine.backends.mlx.interventions import Interventions
 from engine.backends.mlx.network import Network
 
 GENERATION_BATCH = 64
@@ -27,17 +29,23 @@ def generate(
     seed: int,
     stops: set[int],
     progress: Callable[[int, int], None] | None = None,
+    interventions: Interventions | None = None,
 ) -> list[list[int]]:
     """Token ids of one completion for each prompt, in order; the stop token is included where one was written.
 
-    Temperature 0 is greedy. Sampling draws from keys of its own, so that no other random state moves.
+    Temperature 0 is greedy. Sampling draws from keys of its own, so that no other random state moves. Vectors among
+    the ``interventions`` are told which token is being predicted.
     """
+    acting = interventions or Interventions()
     results: list[list[int]] = [[] for _ in prompts]
     key = mx.random.key(seed)
     done = 0
     for batch in _batches(network, prompts):
         key, own = mx.random.split(key)
-        rows = _write(network, [prompts[index] for index in batch], max_new_tokens, temperature, own, stops)
+        asked = [prompts[index] for index in batch]
+        with acting.batch():
+            rows = _write(network, asked, max_new_tokens, temperature, own, stops, acting)
+        check_memory()
         for index, row in zip(batch, rows, strict=True):
             results[index] = row
         done += len(batch)
@@ -67,6 +75,7 @@ def _write(
     temperature: float,
     key: mx.array,
     stops: set[int],
+    acting: Interventions,
 ) -> list[list[int]]:
     longest = max(map(len, prompts))
     padding = [longest - len(prompt) for prompt in prompts]
@@ -79,12 +88,14 @@ def _write(
     rows = list(range(len(prompts)))
     """Which prompt each row of the batch belongs to."""
     keys = mx.random.split(key, max_new_tokens)
+    acting.predict(0)
     token = _next(network, ids[:, -1:], cache, temperature, keys[0])
     mx.async_eval(token)
     open_rows = set(rows)
     for step in range(1, max_new_tokens + 1):
         following = None
         if step < max_new_tokens:  # on its way while the host looks at this one
+            acting.predict(step)
             following = _next(network, token[:, None], cache, temperature, keys[step])
             mx.async_eval(following)
         for row, value in zip(rows, token.tolist(), strict=True):
@@ -96,6 +107,7 @@ def _write(
             break
         if len(open_rows) < SHRINK_BELOW * len(rows):
             keep = [place for place, row in enumerate(rows) if row in open_rows]
+            acting.keep(mx.array(keep))
             for one in cache:
                 one.filter(mx.array(keep))
             rows = [rows[place] for place in keep]

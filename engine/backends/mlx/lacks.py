@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from engine.models.lineage import Lineage
 from recipes.errors import InputError, Problem
 
 
@@ -25,14 +24,6 @@ def check_processes() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         found = "more than one process on the MLX backend"
         raise InputError([Problem("recipe", None, "processes", found, "`processes: 1`, or `backend: pytorch`")])
-
-
-def check_lineage(lineage: Lineage) -> None:
-    """Raises InputError when an earlier stage left what this backend would have to leave out."""
-    if lineage.edits or lineage.vectors:
-        found = "edits of an abliteration" if lineage.edits else "steering vectors"
-        accepted = "`backend: pytorch` for this stage; MLX would run the model without them"
-        raise InputError([Problem("recipe", None, "backend", f"`mlx` after {found}", accepted)])
 
 
 def check_training(full: bool, dropout: float, checkpointing: bool, quantized: bool) -> None:

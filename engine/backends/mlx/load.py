@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 from engine.backends.interface import LoadSettings
 from engine.backends.mlx import adapters
 from engine.backends.mlx.device import pick_dtype, prepare
-from engine.backends.mlx.lacks import check_lineage, check_processes, check_training
+from engine.backends.mlx.interventions import attach
+from engine.backends.mlx.lacks import check_processes, check_training
 from engine.backends.mlx.network import Network
 from engine.backends.mlx.policy import MLXPolicy
 from engine.backends.tokens import ensure_chat_template
@@ -32,7 +33,6 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> M
     Raises InputError when the base or the adapter is of a form that this backend cannot take, told with the path.
     """
     check_processes()
-    check_lineage(lineage)
     prepare()
     folder = Path(lineage.base.path)
     folder = folder if folder.is_absolute() else run_folder / folder
@@ -42,12 +42,14 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> M
     ensure_chat_template(tokenizer)
     model, config = load_base(folder, settings)
     stops = stop_tokens(config, tokenizer)
-    vocabulary = config.get("vocab_size") or config["text_config"]["vocab_size"]
     quantized = "quantization" in config
     check_training(settings.training == "full", settings.dropout, settings.gradient_checkpointing, quantized)
     if settings.training == "full":
         model.unfreeze()
-        return MLXPolicy(Network(model, vocabulary), tokenizer, settings, folder, stops)
+        network = Network(model, *sizes(config))
+        return MLXPolicy(
+            network, tokenizer, settings, folder, stops, interventions=attach(network, lineage, run_folder)
+        )
     adapter = None
     mx.random.seed(settings.seed)
     if lineage.adapter is not None:
@@ -55,7 +57,7 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> M
         adapter = adapters.read_config(path)
         weights = adapters.from_peft(mx.load(str(path / adapters.TENSORS)))
         modules = adapters.modules_of(weights)
-        _known(path, modules, model)
+        check_modules(path, modules, model)
         adapters.add_adapter(model, modules, adapter["r"], adapters.scale_of(adapter), adapter.get("lora_dropout", 0.0))
     elif settings.training == "lora":
         modules = adapters.wanted_modules(model, settings.targets)
@@ -65,10 +67,11 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> M
     else:
         model.freeze()
         weights = {}
-    network = Network(model, vocabulary)
+    network = Network(model, *sizes(config))
     network.use(weights)
     mx.eval(model.parameters())
-    return MLXPolicy(network, tokenizer, settings, folder, stops, adapter)
+    acting = attach(network, lineage, run_folder)
+    return MLXPolicy(network, tokenizer, settings, folder, stops, adapter, acting)
 
 
 def load_base(folder: Path, settings: LoadSettings) -> tuple[nn.Module, dict[str, Any]]:
@@ -125,7 +128,14 @@ def stop_tokens(config: dict[str, Any], tokenizer: Any) -> set[int]:
     return set(own) if isinstance(own, list) else {own}
 
 
-def _known(path: Path, modules: list[str], model: nn.Module) -> None:
+def sizes(config: dict[str, Any]) -> tuple[int, int]:
+    """``(vocabulary, width of the residual stream)``."""
+    text = config if "hidden_size" in config else config["text_config"]
+    return text["vocab_size"], text["hidden_size"]
+
+
+def check_modules(path: Path, modules: list[str], model: nn.Module) -> None:
+    """Raises InputError for an adapter of modules that this model does not have."""
     linear = adapters.linear_modules(model)
     missing = [name for name in modules if name not in linear]
     if missing:

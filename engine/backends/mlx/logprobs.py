@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 
@@ -10,8 +11,9 @@ from engine.backends.mlx.network import Network, Weights
 
 FAR = 16.0
 """Difference of two logits beyond which the divergence is large anyhow."""
-LOGITS_AT_ONCE = 2**24
-"""Logits of one piece (64 MiB in fp32); the backward pass computes each piece again instead of keeping it."""
+LOGITS_AT_ONCE = 2**23
+"""Logits of one piece (32 MiB in fp32); the backward pass computes each piece again instead of keeping it. MLX sends up
+to ten operations ahead of the one that runs and takes their memory when it sends them, so about ten such tensors live."""
 
 
 def token_logprobs(network: Network, hidden: mx.array, targets: mx.array) -> mx.array:
@@ -68,20 +70,51 @@ def divergence(policy: mx.array, other: mx.array) -> mx.array:
 
 
 def _in_pieces(network: Network, function: Callable[..., mx.array], first: mx.array, second: mx.array) -> mx.array:
-    """The function over pieces of the rows; the head's trained weights are arguments, captured ones would be constants."""
+    """The function over pieces of the rows, differentiable in ``first`` and in the head's trained weights, one piece
+    after the other both ways: MLX would evaluate independent pieces side by side, and all their logits were in memory
+    at once. The backward pass computes each piece again instead of keeping it.
+    """
     head = network.head_weights()
-
-    def inner(weights: Weights, one: mx.array, other: mx.array) -> mx.array:
-        if weights:
-            network.use(weights)
-        return function(weights, one, other)
-
+    names = list(head)
     rows = max(1, LOGITS_AT_ONCE // network.vocabulary)
-    recomputed = mx.checkpoint(inner)
-    pieces = [
-        recomputed(head, first[start : start + rows], second[start : start + rows])
-        for start in range(0, first.shape[0], rows)
-    ]
+    starts = range(0, first.shape[0], rows)
+
+    def piece(one: mx.array, other: mx.array, *weights: mx.array) -> mx.array:
+        if names:
+            network.use(dict(zip(names, weights, strict=True)))
+        return function({}, one, other)
+
+    @mx.custom_function
+    def whole(first: mx.array, second: mx.array, *weights: mx.array) -> mx.array:
+        found: list[mx.array] = []
+        for start in starts:
+            one = _after(first[start : start + rows], found[-1:])
+            found.append(piece(one, second[start : start + rows], *weights))
+        return found[0] if len(found) == 1 else mx.concatenate(found)
+
+    @whole.vjp
+    def gradients(primals: Any, cotangent: mx.array, _output: mx.array) -> Any:
+        first, second, *weights = primals
+        found: list[mx.array] = []
+        total: list[mx.array] = []
+        for start in starts:
+            one = _after(first[start : start + rows], found[-1:])
+            other = second[start : start + rows]
+            _, back = mx.vjp(
+                lambda one, *weights, other=other: piece(one, other, *weights),
+                [one, *weights],
+                [cotangent[start : start + rows]],
+            )
+            found.append(back[0])
+            total = [old + new for old, new in zip(total, back[1:], strict=True)] if total else list(back[1:])
+        return mx.concatenate(found), mx.zeros_like(second), *total
+
+    result: mx.array = whole(first, second, *head.values())
     if head:
         network.use(head)  # tracing left its placeholders in the model
-    return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces)
+    return result
+
+
+def _after(value: mx.array, before: list[mx.array]) -> mx.array:
+    """The same value, computed only once ``before`` is."""
+    return mx.depends([value], before)[0] if before else value

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from engine.backends.mlx.hooks import plain_type
 from recipes.errors import InputError, Problem
 
 BACKBONES = ("model", "transformer", "backbone")
@@ -18,11 +19,13 @@ Weights = dict[str, mx.array]
 
 
 class Network:
-    """``model`` is what mlx-lm loaded, ``vocabulary`` its number of logits. Only what is not frozen in it trains."""
+    """``model`` is what mlx-lm loaded, ``vocabulary`` its number of logits, ``width`` that of its residual stream. Only
+    what is not frozen in it trains."""
 
-    def __init__(self, model: nn.Module, vocabulary: int) -> None:
+    def __init__(self, model: nn.Module, vocabulary: int, width: int) -> None:
         self.model = model
         self.vocabulary = vocabulary
+        self.width = width
         self._causal = causal_model(model)
         self._place = next((name for name in BACKBONES if name in self._causal), None)
         if self._place is None:
@@ -79,24 +82,30 @@ class Network:
 
         The layer's trained weights go in as explicit arguments: captured ones would be constants without a gradient.
         """
-        kind = type(self.layers[0])
-        plain = kind.__call__
-
-        def recomputed(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            def inner(weights: Any, *args: Any, **kwargs: Any) -> Any:
-                layer.update(weights)
-                return plain(layer, *args, **kwargs)
-
-            weights = layer.trainable_parameters()
-            output = mx.checkpoint(inner)(weights, *args, **kwargs)
-            layer.update(weights)  # tracing left its placeholders in the layer
-            return output
-
-        kind.__call__ = recomputed
+        plain = {kind: kind.__call__ for kind in {plain_type(layer) for layer in self.layers}}
+        for kind, call in plain.items():
+            kind.__call__ = _recomputed(call)
         try:
             yield
         finally:
-            kind.__call__ = plain
+            for kind, call in plain.items():
+                kind.__call__ = call
+
+
+def _recomputed(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's call that keeps nothing but its input and weights for the backward pass."""
+
+    def recomputed(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        def inner(weights: Any, *args: Any, **kwargs: Any) -> Any:
+            layer.update(weights)
+            return plain(layer, *args, **kwargs)
+
+        weights = layer.trainable_parameters()
+        output = mx.checkpoint(inner)(weights, *args, **kwargs)
+        layer.update(weights)  # tracing left its placeholders in the layer
+        return output
+
+    return recomputed
 
 
 def causal_model(model: nn.Module) -> Any:

@@ -13,7 +13,9 @@ import numpy as np
 from engine.backends.interface import Completion, Conversation, Divergence, LoadSettings, Score, Which
 from engine.backends.mlx import adapters
 from engine.backends.mlx.batches import Row, padded_ids, predicted
+from engine.backends.mlx.device import check_memory
 from engine.backends.mlx.generation import generate
+from engine.backends.mlx.interventions import Interventions
 from engine.backends.mlx.logprobs import divergence
 from engine.backends.mlx.network import Network, Weights
 from engine.backends.mlx.save import save_model
@@ -38,6 +40,7 @@ class MLXPolicy:
         base: Path,
         stops: set[int],
         adapter: dict[str, Any] | None = None,
+        interventions: Interventions | None = None,
     ) -> None:
         self.network = network
         self.tokenizer = tokenizer
@@ -46,6 +49,7 @@ class MLXPolicy:
         self.stops = stops
         self.adapter = adapter
         """PEFT's settings of the adapter; None without one."""
+        self.interventions = interventions or Interventions()
         # Arrays never change in place: keeping the start costs nothing until the policy moves away from it.
         self.start: Weights = network.trained()
 
@@ -71,13 +75,14 @@ class MLXPolicy:
 
     @contextlib.contextmanager
     def weights(self, which: Which) -> Iterator[Network]:
-        """The network in eval mode with those weights; mode and weights are put back afterwards."""
+        """The network in eval mode with those weights and what acts on them; both are put back afterwards."""
         model = self.network.model
         training, now = model.training, self.network.trained()
         model.eval()
         self.network.use(self.weights_of(which))
         try:
-            yield self.network
+            with self.interventions.of(which):
+                yield self.network
         finally:
             self.network.use(now)
             model.train(training)
@@ -104,6 +109,7 @@ class MLXPolicy:
                 seed=seed,
                 stops=self.stops,
                 progress=progress,
+                interventions=self.interventions,
             )
         return [self._completion(row) for row in rows]
 
@@ -178,6 +184,7 @@ class MLXPolicy:
                     found.append(network.logits(hidden))
                     mx.eval(found)
             each = np.array(divergence(*found))
+            check_memory()
             for row, index in enumerate(batch):
                 values = each[owner == row]
                 results[index] = Divergence(
@@ -203,6 +210,7 @@ class MLXPolicy:
             hidden, targets, owner = self._predicting(network, [pairs[index] for index in batch])
             found = measure(network, hidden, targets)
             mx.eval(found)
+            check_memory()
             values = [np.array(value) for value in found]
             for row, index in enumerate(batch):
                 yield index, [value[owner == row] for value in values]
@@ -229,7 +237,9 @@ class MLXPolicy:
         """Hidden states (M, H) that predict the completions' tokens, those tokens (M,), and the row of each."""
         rows = [Row([*prompt, *completion], [0] * len(prompt) + [1] * len(completion)) for prompt, completion in pairs]
         positions, targets, owner = predicted(rows)
-        hidden = network.hidden(padded_ids([row.ids for row in rows]))
+        starts = mx.array(np.array([max(0, len(prompt) - 1) for prompt, _ in pairs], np.int32))
+        with self.interventions.batch(starts):
+            hidden = network.hidden(padded_ids([row.ids for row in rows]))
         return hidden.reshape(-1, hidden.shape[-1])[mx.array(positions)], mx.array(targets), owner
 
     # ---- out -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Directions in the residual stream: means of activations at the last prompt tokens, and contrasts of completions.
+"""Means of the residual stream: at the last prompt tokens, and over the positions that predict a completion.
 
 Sums are float64 and streamed, so that neither the number of prompts nor the depth costs memory, and the difference of
 two nearly equal means keeps its digits.
@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from engine.backends.interface import Conversation
 from engine.backends.pytorch.divergence import backbone
 from engine.backends.pytorch.layers import decoder_layers
 from engine.backends.tokens import encode_completion, encode_prompt
+from engine.interventions.directions import Side
 
 BATCH = 32
-MOST_PAIRS = 512
-"""Most contrast pairs whose differences are kept for the principal component."""
 
 
 @contextlib.contextmanager
@@ -46,7 +45,7 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
 
 
-def prompt_means(policy: Any, prompts: Sequence[Conversation], positions: int, progress: Any = None) -> torch.Tensor:
+def prompt_means(policy: Any, prompts: Sequence[Conversation], positions: int, progress: Any = None) -> np.ndarray:
     """Mean residual stream after each layer at the last ``positions`` prompt tokens: (layers, positions, H), float64.
 
     Position -1, the last, is the one that predicts the completion's first token. Prompts shorter than ``positions``
@@ -69,68 +68,12 @@ def prompt_means(policy: Any, prompts: Sequence[Conversation], positions: int, p
             done += len(ids)
             if progress:
                 progress(done, len(encoded))
-    return torch.stack([sums[layer].cpu() for layer in sorted(sums)]) / len(encoded)
+    return torch.stack([sums[layer].cpu() for layer in sorted(sums)]).numpy() / len(encoded)
 
 
-def refusal_directions(harmful: torch.Tensor, harmless: torch.Tensor, orthogonal: bool) -> torch.Tensor:
-    """Unit differences of two means (layers, positions, H), harmful minus harmless; ``orthogonal`` takes out what
-    lies along the harmless mean, so that an edit leaves that alone."""
-    difference = harmful - harmless
-    if orthogonal:
-        along = harmless / harmless.norm(dim=-1, keepdim=True)
-        difference = difference - (difference * along).sum(-1, keepdim=True) * along
-    return difference / difference.norm(dim=-1, keepdim=True).clamp(min=1e-30)
-
-
-def direction_at(directions: torch.Tensor, depth: float, position: int) -> torch.Tensor:
-    """The unit direction (H,) at a fraction of the depth: between two layers, their mean weighted by nearness."""
-    place = depth * (directions.shape[0] - 1)
-    low = min(int(place), directions.shape[0] - 1)
-    high = min(low + 1, directions.shape[0] - 1)
-    share = place - low
-    mixed = (1 - share) * directions[low, position] + share * directions[high, position]
-    return mixed / mixed.norm()
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """What contrast pairs say, for each layer: unit directions (layers, H) from the mean difference and from the first
-    principal component of the differences (its sign that of the mean), and the mean norm (layers,) of the stream."""
-
-    mean: torch.Tensor
-    pca: torch.Tensor
-    norms: torch.Tensor
-
-    def form(self, name: str) -> torch.Tensor:
-        return {"mean": self.mean, "pca": self.pca}[name]
-
-
-def contrast(
-    policy: Any,
-    positive: Sequence[tuple[Conversation, str]],
-    negative: Sequence[tuple[Conversation, str]],
-    progress: Any = None,
-) -> Contrast:
-    """Mean residual stream over the positions that predict a completion, positive minus negative, pair by pair.
-
-    Each row is (prompt, completion); the two sides of a pair may differ in either.
-    """
-    total = 2 * len(positive)
-    sides = []
-    for side, rows in enumerate((positive, negative)):
-        encoded = [encode_completion(policy.tokenizer, prompt, text) for prompt, text in rows]
-        sides.append(_completion_means(policy, encoded, side * len(positive), total, progress))
-    (first, first_norms), (second, second_norms) = sides
-    difference = first - second  # (n, layers, H)
-    mean = difference.mean(0)
-    mean = mean / mean.norm(dim=-1, keepdim=True)
-    return Contrast(mean, _principal(difference[:MOST_PAIRS], mean), (first_norms + second_norms) / 2)
-
-
-def _completion_means(
-    policy: Any, rows: Sequence[tuple[list[int], list[int]]], before: int, total: int, progress: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(n, layers, H) means over each row's predicting positions and (layers,) mean norms, float64 on the CPU."""
+def completion_means(policy: Any, completions: Sequence[tuple[Conversation, str]], progress: Any = None) -> Side:
+    """(n, layers, H) means over the positions that predict each row's completion and (layers,) mean norms, float64."""
+    rows = [encode_completion(policy.tokenizer, prompt, text) for prompt, text in completions]
     order = sorted(range(len(rows)), key=lambda index: sum(map(len, rows[index])))
     means: dict[int, list[torch.Tensor]] = {}
     norms: dict[int, float] = {}
@@ -155,26 +98,11 @@ def _completion_means(
             _forward(model, ids, attention)
             done += len(batch)
             if progress:
-                progress(before + done, total)
+                progress(done)
     stacked = torch.stack([torch.cat(means[layer]) for layer in sorted(means)], dim=1)
     back = torch.empty_like(stacked)
     back[torch.tensor(order)] = stacked  # in the order of the rows again
-    return back, torch.tensor([norms[layer] / counted for layer in sorted(norms)], dtype=torch.float64)
-
-
-def _principal(difference: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """First right singular vector of each layer's differences (n, layers, H), pointing with the mean.
-
-    Not centred: with every pair taken in both orders the mean is zero anyway (Zou et al. 2023, arXiv:2310.01405).
-    """
-    found = []
-    for layer in range(difference.shape[1]):
-        rows = difference[:, layer]
-        values, vectors = torch.linalg.eigh(rows @ rows.T)  # n by n: cheaper than H by H
-        axis = rows.T @ vectors[:, -1]
-        axis = axis / axis.norm()
-        found.append(axis if axis.dot(mean[layer]) >= 0 else -axis)
-    return torch.stack(found)
+    return back.numpy(), np.array([norms[layer] / counted for layer in sorted(norms)])
 
 
 def _forward(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:

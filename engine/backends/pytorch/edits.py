@@ -1,64 +1,36 @@
-"""Edits of a model on the outputs of its modules: y' = s * (y - l u (w . y)), exact on adapters and quantized bases.
-
-Nothing is written into a weight: the edit is a forward hook, and leaving it out gives the model back to the byte. Two
-forms take a unit direction d of the residual stream out of what a module writes into it:
-
-- plain (Arditi et al. 2024, arXiv:2406.11717, section 2.4): u = w = d, s = 1, the same as projecting the weight,
-  W' = (I - l d d^T) W, and the bias with it;
-- row-norm preserving: with n the norms of W's rows, the rows of diag(1/n) W are ablated, normalised again and scaled
-  back by n. On the output that is u = n * d, w = d / n and s_i = (1 - 2 l a_i + l^2 b_i)^(-1/2), where
-  a_i = d_i (W_n W_n^T d)_i and b_i = d_i^2 |W_n^T d|^2: with those two kept, the form is exact at every strength.
-"""
+"""Edits (engine.interventions.edits) as forward hooks of a PyTorch model's modules."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from engine.backends.pytorch.divergence import causal_model
-
-Form = Literal["plain", "norm"]
-TENSORS = ("u", "w", "a", "b")
+from engine.backends.pytorch.heads import causal_model
+from engine.interventions.edits import Edit, Rows
 
 
-@dataclass(frozen=True)
-class Edit:
-    """One module's edit. ``weight`` is l at strength 1; the four tensors are float32 of the module's width."""
+def applied(edit: Edit, output: torch.Tensor, strength: float) -> torch.Tensor:
+    """The edited output (..., H), computed in float32 at least and given back in the output's own type."""
+    wide = output if output.dtype == torch.float64 else output.float()
+    u, w, *norms = _placed(edit, wide.device, wide.dtype)
+    amount = strength * edit.weight
+    edited = wide - amount * (wide @ w).unsqueeze(-1) * u
+    if norms:
+        a, b = norms
+        edited = edited * (1 - 2 * amount * a + amount**2 * b).clamp(min=1e-12).rsqrt()
+    return edited.to(output.dtype)
 
-    module: str
-    """Name below the causal model, such as ``model.layers.3.mlp.down_proj``."""
-    weight: float
-    u: torch.Tensor
-    w: torch.Tensor
-    a: torch.Tensor
-    b: torch.Tensor
-    placed: dict[Any, tuple[torch.Tensor, ...]] = field(default_factory=dict, compare=False, repr=False)
-    """The tensors where they were needed, so that no forward pass copies them again."""
 
-    def _on(self, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-        """``(u, w)``, and ``(u, w, a, b)`` where rows keep their norms."""
-        if (device, dtype) not in self.placed:
-            names = TENSORS if bool(self.a.any()) else TENSORS[:2]
-            self.placed[device, dtype] = tuple(getattr(self, name).to(device=device, dtype=dtype) for name in names)
-        return self.placed[device, dtype]
-
-    def applied(self, output: torch.Tensor, strength: float) -> torch.Tensor:
-        """The edited output (..., H), computed in float32 at least and given back in the output's own type."""
-        wide = output if output.dtype == torch.float64 else output.float()
-        u, w, *norms = self._on(wide.device, wide.dtype)
-        amount = strength * self.weight
-        edited = wide - amount * (wide @ w).unsqueeze(-1) * u
-        if norms:
-            a, b = norms
-            edited = edited * (1 - 2 * amount * a + amount**2 * b).clamp(min=1e-12).rsqrt()
-        return edited.to(output.dtype)
+def _placed(edit: Edit, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    key = (device, dtype)
+    if key not in edit.placed:
+        edit.placed[key] = tuple(
+            torch.from_numpy(getattr(edit, name)).to(device=device, dtype=dtype) for name in edit.names()
+        )
+    return edit.placed[key]
 
 
 class EditSet:
@@ -76,8 +48,8 @@ class EditSet:
             if not self.active or not self.strength * edit.weight:
                 return None  # untouched: the model as it is, bit for bit
             if isinstance(output, tuple):
-                return (edit.applied(output[0], self.strength), *output[1:])
-            return edit.applied(output, self.strength)
+                return (applied(edit, output[0], self.strength), *output[1:])
+            return applied(edit, output, self.strength)
 
         return after
 
@@ -87,23 +59,14 @@ class EditSet:
         self._handles = []
 
 
-def plain_edit(module: str, direction: torch.Tensor, weight: float) -> Edit:
-    """Project ``direction`` (H,) out of a module's output; a weight of 1 removes it whole."""
-    unit = (direction.double() / direction.double().norm()).float()
-    nothing = torch.zeros_like(unit)
-    return Edit(module, weight, unit, unit, nothing, nothing)
-
-
-def norm_edit(module: str, direction: torch.Tensor, weight: float, matrix: torch.Tensor) -> Edit:
-    """The same with the row norms of the module's effective ``matrix`` (H, in) kept. Worked out in float64."""
-    unit = direction.double() / direction.double().norm()
+def row_products(matrix: torch.Tensor, unit: np.ndarray) -> Rows:
+    """Where the matrix (H, in) is, in float64."""
     matrix = matrix.double()
-    unit = unit.to(matrix.device)
+    direction = torch.from_numpy(unit).to(matrix.device)
     norms = matrix.norm(dim=1).clamp(min=1e-12)
     normalised = matrix / norms.unsqueeze(1)
-    along = normalised.T @ unit
-    a, b = unit * (normalised @ along), unit**2 * along.dot(along)
-    return Edit(module, weight, *(tensor.float().cpu() for tensor in (norms * unit, unit / norms, a, b)))
+    along = normalised.T @ direction
+    return Rows(norms.cpu().numpy(), (normalised @ along).cpu().numpy(), float(along.dot(along)))
 
 
 def effective_weight(module: Any) -> torch.Tensor:
@@ -123,20 +86,3 @@ def effective_weight(module: Any) -> torch.Tensor:
                 delta = module.get_delta_weight(name).detach().float().to(weight.device)
                 weight = weight + (delta.T if isinstance(linear, Conv1D) else delta)
     return weight
-
-
-def save_edits(edits: Sequence[Edit], path: Path, about: dict[str, str]) -> None:
-    """One safetensors file; names, weights and what the edits belong to are one JSON text in its metadata (of several
-    keys safetensors would shuffle the order, and with it the file's hash)."""
-    tensors = {f"{place}.{name}": getattr(edit, name).clone() for place, edit in enumerate(edits) for name in TENSORS}
-    facts = {**about, "edits": [{"module": edit.module, "weight": edit.weight} for edit in edits]}
-    save_file(tensors, path, metadata={"finetune-tui": json.dumps(facts)})
-
-
-def load_edits(path: Path) -> list[Edit]:
-    with safe_open(path, framework="pt") as file:
-        facts = json.loads(file.metadata()["finetune-tui"])
-        return [
-            Edit(one["module"], one["weight"], *(file.get_tensor(f"{place}.{name}") for name in TENSORS))
-            for place, one in enumerate(facts["edits"])
-        ]

@@ -36,12 +36,13 @@ def folded(weights: MergedWeights) -> tuple[dict[str, Delta], dict[str, torch.Te
             amount = strength * edit.weight
             if not amount:
                 continue
+            u, w, rows_a, rows_b = (torch.from_numpy(getattr(edit, name)) for name in "uwab")
             effective = weight.addmm(b, a) * scale.unsqueeze(1)
             # Rows are scaled after the change, so what is projected is what the earlier edits left of them.
-            a = torch.cat([a, (edit.w @ effective).unsqueeze(0)])
-            b = torch.cat([b, (-amount * edit.u / scale).unsqueeze(1)], dim=1)
-            if bool(edit.a.any()):
-                scale = scale * (1 - 2 * amount * edit.a + amount**2 * edit.b).clamp(min=1e-12).rsqrt()
+            a = torch.cat([a, (w @ effective).unsqueeze(0)])
+            b = torch.cat([b, (-amount * u / scale).unsqueeze(1)], dim=1)
+            if bool(rows_a.any()):
+                scale = scale * (1 - 2 * amount * rows_a + amount**2 * rows_b).clamp(min=1e-12).rsqrt()
         deltas[module] = Delta(a, b)
         if bool((scale != 1).any()):
             scales[module] = scale

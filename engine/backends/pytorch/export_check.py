@@ -143,14 +143,19 @@ def _own_loader(folder: Path) -> Any:
 
 def _gguf(request: dict[str, Any], probes: Probes, say: Say) -> Comparison:
     from engine.backends.pytorch.export_write import weights_of
-    from engine.export.gguf_read import compare_tensors, compare_vocabulary, read_template
+    from engine.export.gguf_read import compare_foreign, compare_tensors, compare_vocabulary, read_template
 
     path = Path(request["out"]) / "model.gguf"
     found = Comparison("transformers' GGUF reader")
     weights = weights_of(request)
     config = weights.config.get("text_config") or weights.config
     names = [name for name in weights.facts]
-    compare_tensors(found, path, config, names, lambda name: weights.merged(name).float().numpy(), say)
+    merged = lambda name: weights.merged(name).float().numpy()  # noqa: E731
+    if request["foreign"]:
+        found.loader = "the gguf package's reader"
+        compare_foreign(found, path, config, names, merged, say)
+    else:
+        compare_tensors(found, path, config, names, merged, say)
     tokenizer = AutoTokenizer.from_pretrained(request["tokenizer"])
     compare_vocabulary(found, path, tokenizer, probes.stops)
     template = read_template(path)
@@ -188,7 +193,7 @@ def _control_vector(request: dict[str, Any]) -> Comparison:
     """What llama.cpp would add after each block, against what the run adds."""
     from gguf import GGUFReader
 
-    from engine.backends.pytorch.vectors import load_vector
+    from engine.interventions.vectors import load_vector
 
     reader = GGUFReader(Path(request["out"]) / "vectors.gguf")
     found = Comparison("GGUFReader")
@@ -197,7 +202,7 @@ def _control_vector(request: dict[str, Any]) -> Comparison:
         vector = load_vector(Path(request["run"]) / entry["path"], entry["strength"])
         if vector.coefficient:
             key = f"direction.{vector.layer}"
-            wanted[key] = wanted.get(key, 0) + vector.coefficient * vector.direction.double().numpy()
+            wanted[key] = wanted.get(key, 0) + vector.coefficient * vector.direction.astype(np.float64)
     there = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
     found.check(
         "a direction for each layer", set(there) == set(wanted), f"has {sorted(there)} instead of {sorted(wanted)}"

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from engine.backends.pytorch.edits import Edit, load_edits
+from engine.backends.pytorch.edits import applied
 from engine.export.adapter_names import PREFIX, module_of
 from engine.export.tensors import read_bytes, read_folder
+from engine.interventions.edits import Edit, load_edits
 from recipes.errors import InputError, Problem
 
 HALF = {"F16": torch.float16, "BF16": torch.bfloat16}
@@ -108,7 +109,7 @@ class MergedWeights:
 def _edited(output: torch.Tensor, edits: Sequence[tuple[Edit, float]]) -> torch.Tensor:
     for edit, strength in edits:
         if strength * edit.weight:
-            output = edit.applied(output, strength)
+            output = applied(edit, output, strength)
     return output
 
 

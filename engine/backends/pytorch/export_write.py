@@ -139,20 +139,20 @@ def _rows(weights: MergedWeights) -> int:
 
 def _vectors(request: dict[str, Any], out: Path) -> None:
     """The vectors beside the weights, with the loader that hangs them on."""
-    from engine.backends.pytorch.vectors import load_vector
+    from engine.interventions.vectors import load_vector
 
     tensors: dict[str, torch.Tensor] = {}
     facts = []
     layers = (json.loads((out / "config.json").read_text())).get("num_hidden_layers")
     for entry in request["lineage"]["vectors"]:
         vector = load_vector(Path(request["run"]) / entry["path"], entry["strength"])
-        tensors[vector.name] = vector.direction.float().contiguous()
+        tensors[vector.name] = torch.from_numpy(vector.direction)
         fact: dict[str, Any] = {
             "name": vector.name, "layer": vector.layer, "layers": layers, "calibrated": vector.calibrated,
             "strength": vector.strength, "window": vector.window,
         }  # fmt: skip
         if vector.condition is not None:
-            tensors[f"{vector.name}.condition"] = vector.condition.direction.float().contiguous()
+            tensors[f"{vector.name}.condition"] = torch.from_numpy(vector.condition.direction)
             fact["condition"] = {"layer": vector.condition.layer, "threshold": vector.condition.threshold}
         facts.append(fact)
     save_file(tensors, out / "vectors.safetensors")
@@ -161,14 +161,14 @@ def _vectors(request: dict[str, Any], out: Path) -> None:
 
 
 def _control_vector(request: dict[str, Any], out: Path) -> None:
-    from engine.backends.pytorch.vectors import load_vector
+    from engine.interventions.vectors import load_vector
 
     directions: dict[int, Any] = {}
     for entry in request["lineage"]["vectors"]:
         if not entry["strength"]:
             continue
         vector = load_vector(Path(request["run"]) / entry["path"], entry["strength"])
-        added = (vector.coefficient * vector.direction).numpy()
+        added = vector.coefficient * vector.direction
         directions[vector.layer] = directions.get(vector.layer, 0) + added
     config = json.loads((Path(request["base"]) / "config.json").read_text(encoding="utf-8"))
     layers = (config.get("text_config") or config)["num_hidden_layers"]

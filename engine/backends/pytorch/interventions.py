@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from typing import Any
 import torch
 
 from engine.backends.interface import Which
-from engine.backends.pytorch.edits import EditSet, load_edits
-from engine.backends.pytorch.vectors import VectorSet, load_vector
+from engine.backends.pytorch.edits import EditSet
+from engine.backends.pytorch.vectors import VectorSet
+from engine.interventions.edits import load_edits
+from engine.interventions.files import verified
+from engine.interventions.vectors import load_vector
 from engine.models.lineage import Lineage
-from recipes.errors import InputError, Problem
 
 
 class Interventions:
@@ -67,19 +68,9 @@ def attach(model: Any, lineage: Lineage, run_folder: Path) -> Interventions:
     """Hook the lineage's edits and vectors onto a model. Raises InputError if a file is not what the lineage says."""
     interventions = Interventions()
     for entry in lineage.edits:
-        edits = load_edits(_verified(entry, run_folder))
+        edits = load_edits(verified(entry, run_folder))
         interventions.lineage.append(EditSet(model, edits, entry["strength"]))
     if lineage.vectors:
-        vectors = [load_vector(_verified(entry, run_folder), entry["strength"]) for entry in lineage.vectors]
+        vectors = [load_vector(verified(entry, run_folder), entry["strength"]) for entry in lineage.vectors]
         interventions.lineage.append(VectorSet(model, vectors))
     return interventions
-
-
-def _verified(entry: dict[str, Any], run_folder: Path) -> Path:
-    path = run_folder / entry["path"]
-    accepted = f"the file that the lineage names (sha256 {entry['sha256'][:16]}…)"
-    if not path.is_file():
-        raise InputError([Problem(str(path), None, None, "no such file", accepted)])
-    if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-        raise InputError([Problem(str(path), None, None, "a file that has changed", accepted)])
-    return path
