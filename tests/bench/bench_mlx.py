@@ -10,7 +10,9 @@ import os
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
 
+import contextlib
 import gc
+import io
 import statistics
 import tempfile
 import time
@@ -92,7 +94,8 @@ def mlx_lm(stepped: Callable[[], None]) -> None:
         )  # fmt: skip
         callback = SimpleNamespace(on_train_loss_report=lambda _info: stepped(), on_val_loss_report=lambda _info: None)
         rows = [(row + [0], 0) for row in ids(BATCH * 4)]
-        theirs.train(model, optim.Adam(learning_rate=1e-4), rows, None, arguments, training_callback=callback)
+        with contextlib.redirect_stdout(io.StringIO()):  # it draws a table
+            theirs.train(model, optim.Adam(learning_rate=1e-4), rows, None, arguments, training_callback=callback)
 
 
 class _Link:
