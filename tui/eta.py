@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.runs.events import AlertEvent, AnyEvent, PhaseEvent, StageEvent, StepEvent, number
+from engine.runs.events import AlertEvent, AnyEvent, CheckpointEvent, PhaseEvent, StageEvent, StepEvent, number
 from engine.runs.state import RunState
 
 RECENT = 50
@@ -32,8 +32,9 @@ class Eta:
         self._steps: list[tuple[int, float, float]] = []
         """(number, when it ended, seconds of the step alone or 0)."""
         self._stage_began = now
-        self._training: tuple[int, float] | None = None
-        """The step at which this attempt's training began, and when."""
+        self._training_began: float | None = None
+        self._resumed = 0
+        """The step that this attempt goes on from."""
         self._after_began: float | None = None
 
     def apply(self, event: AnyEvent) -> None:
@@ -41,12 +42,12 @@ class Eta:
             self._begin(event.time)
         elif isinstance(event, AlertEvent) and event.code == "forecast":
             self._foretold[event.stage] = dict(event.detail.get("time_s", {}).get("around", {}))
-        elif isinstance(event, PhaseEvent) and event.phase == "training" and self._training is None:
+        elif isinstance(event, PhaseEvent) and event.phase == "training" and self._training_began is None:
             self._before.setdefault(event.stage, event.time - self._stage_began)
-            self._training = (0, event.time)
+            self._training_began = event.time
+        elif isinstance(event, CheckpointEvent) and event.action == "restored":
+            self._resumed = event.step
         elif isinstance(event, StepEvent):
-            if not self._steps and event.step > 1:  # resumed, or the log was entered in its middle
-                self._training = (event.step, event.time)
             self._steps.append((event.step, event.time, number(event.values.get("seconds", 0.0))))
             del self._steps[:-RECENT]
             self._after_began = event.time if event.step == event.total else None
@@ -83,8 +84,7 @@ class Eta:
 
     def _between(self, last: tuple[int, float, float], pace: float, total: int, foretold: float) -> float:
         """Seconds that evaluating, probing and saving add to a step: as forecast until enough of it was seen."""
-        first, began = self._training or (0, 0.0)
-        done = last[0] - first
-        if foretold and last[0] < TELLING * total or self._training is None or done <= 0:
+        done = last[0] - self._resumed
+        if foretold and last[0] < TELLING * total or self._training_began is None or done <= 0:
             return foretold / max(1, total)
-        return max(0.0, (last[1] - began) / done - pace)
+        return max(0.0, (last[1] - self._training_began) / done - pace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.runs.events import AlertEvent, PhaseEvent, RunEvent, StageEvent, StepEvent
+from engine.runs.events import AlertEvent, CheckpointEvent, PhaseEvent, RunEvent, StageEvent, StepEvent
 from engine.runs.state import RunState
 from tui.eta import Eta
 
@@ -78,6 +78,7 @@ def test_a_later_attempt_remembers_what_the_first_took_before_its_steps():
     again = [
         StageEvent(time=200, stage=0, state="started", method="sft", steps_total=100),
         PhaseEvent(time=203, stage=0, phase="training"),
+        CheckpointEvent(time=203, stage=0, action="restored", step=20, path="checkpoints/20"),
         *(
             StepEvent(time=203 + 2 * i, stage=0, step=20 + i, total=100, values={"loss": 1.0, "seconds": 2.0})
             for i in range(1, 4)
@@ -86,6 +87,13 @@ def test_a_later_attempt_remembers_what_the_first_took_before_its_steps():
     state, eta = fed([*events, *again])
     stage, _ = eta.left(state, now=209)
     assert stage == pytest.approx(77 * 2 + 77 / 100 * 60 + 50)
+    further = [
+        StepEvent(time=203 + 2 * i, stage=0, step=20 + i, total=100, values={"loss": 1.0, "seconds": 1.5})
+        for i in range(1, 11)
+    ]
+    state, eta = fed([*events, *again[:3], *further])  # a quarter is done: half a second a step was seen beside them
+    stage, _ = eta.left(state, now=223)
+    assert stage == pytest.approx(70 * 2 + 50)
 
 
 def test_after_the_last_step_only_the_evaluation_is_left():
