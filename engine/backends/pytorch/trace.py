@@ -41,7 +41,7 @@ GAUGES = {"sft": (4, 256), "orpo": (8, 256), "grpo": (8, 512), "dpo": (None, 256
 PENALTY_TOKENS = 2048
 """Positions of CPO's penalty (``engine.backends.pytorch.cpo``)."""
 
-ALIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "granite")
+ALIKE = ("llama", "mistral", "qwen2")
 """Architectures whose layers request the same, so that a few of them stand for all (tests/forecast/test_trace.py)."""
 FEWEST = 3
 """Layers that are traced, and one more: the first, the last, and one between that is repeated."""
