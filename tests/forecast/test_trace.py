@@ -209,29 +209,38 @@ def test_orpo_needs_no_more_than_dpo_where_the_vocabulary_is_large(tmp_path):
 
 
 LAYERED = [
-    {"method": "sft", "quantization": "4bit", "double_quant": True},
-    {"method": "dpo", "training": "full", "gradient_checkpointing": True},
-    {"method": "dpo", "reference": "adapter", "accumulation": 2, "optimizer": "adamw-8bit"},
-    {"method": "cpo", "gradient_checkpointing": True, "quantization": "8bit"},
-    {"loop": "plain", "attention": "eager", "dtype": "fp16", "gradient_checkpointing": True},
+    ("llama", {"method": "sft", "quantization": "4bit", "double_quant": True}),
+    ("mistral", {"method": "dpo", "training": "full", "gradient_checkpointing": True}),
+    ("qwen2", {"method": "sft", "quantization": "4bit", "double_quant": True}),
 ]
-"""Runs over which ``ALIKE`` is proven, in turn: what differs in what a layer requests, and in what the optimizer does."""
+"""Every architecture of ``ALIKE``, and what differs in what a layer requests and in what the optimizer does."""
+LAYERED_SOAKED = [
+    ("llama", {"method": "cpo", "gradient_checkpointing": True, "quantization": "8bit"}),
+    ("llama", {"method": "orpo", "training": "full", "optimizer": "sgd-momentum"}),
+    ("mistral", {"loop": "plain", "attention": "eager", "dtype": "fp16", "gradient_checkpointing": True}),
+    ("qwen2", {"method": "dpo", "reference": "adapter", "accumulation": 2}),
+]
 
 
-@pytest.mark.parametrize("place,architecture", enumerate(ALIKE))
-def test_a_few_layers_stand_for_all_to_the_byte(place, architecture):
+@pytest.mark.parametrize(
+    "architecture,run", [*LAYERED, *(pytest.param(*one, marks=pytest.mark.soak) for one in LAYERED_SOAKED)]
+)
+def test_a_few_layers_stand_for_all_to_the_byte(architecture, run):
     """Traced whole, and from three and four of the layers: every figure is the same, and the number of requests."""
     config = {
         "model_type": architecture, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6,
         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512, "max_position_embeddings": 512,
-        "pad_token_id": 0, "head_dim": 32, "sliding_window": 512, "tie_word_embeddings": place % 2 == 0,
+        "tie_word_embeddings": architecture != "mistral",
     }  # fmt: skip
-    run = {"loop": "stage", "length": 64, "batch_size": 2, "padded": True, **LAYERED[place % len(LAYERED)]}
     model = from_config(config, architecture)
-    description = Trace(model, read_settings(run), 80).description
+    wanted = read_settings({"loop": "stage", "length": 64, "batch_size": 2, "padded": True, **run})
+    description = Trace(model, wanted, 80).description
     whole, short = trace(**description, whole=True), trace(**description)
-    assert short.pop("layers_traced") == [3, 4] and whole.pop("layers_traced") == [6]
+    traced_layers = short.pop("layers_traced")
+    assert whole.pop("layers_traced") == [6]
+    assert traced_layers == [3, 4] or (architecture, run) not in LAYERED  # else irregular, and traced whole
     assert short | {"seconds": 0} == whole | {"seconds": 0}
+    assert {one for one, _ in LAYERED} == set(ALIKE)
 
 
 def test_the_trace_meets_measured_rows(home):

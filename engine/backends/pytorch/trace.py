@@ -45,7 +45,7 @@ HEAD_OUTPUTS = {
 GAUGES = {"sft": (4, 256), "orpo": (8, 256), "grpo": (8, 512), "dpo": (None, 256)}
 """Method -> (rows, positions) of the live KL gauge, as the modules of that name have them; None: all rows."""
 
-ALIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "granite")
+ALIKE = ("llama", "mistral", "qwen2")
 """Architectures whose layers request the same, so that a few of them stand for all (tests/forecast/test_trace.py)."""
 FEWEST = 3
 """Layers that are traced, and one more: the first, the last, and one between that is repeated."""
