@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from recipes.errors import InputError, Problem, nearest_word, quoted
 from recipes.explain import explain
 from recipes.methods import cards, stage_types
+from recipes.mlx import mlx_lacks
 from recipes.schema import Adapter, Gate, Recipe
 from recipes.schema import Stage as TrainingStage
 
@@ -81,6 +82,7 @@ def validate(raw: dict[str, Any], where: str, lines: dict[tuple[str | int, ...],
     except ValidationError as error:
         problems += explain(error, Recipe, where, lines, ())
         raise InputError(_in_order(problems)) from None
+    problems += mlx_lacks(stages, recipe.backend, recipe.processes, where, lines)
     if problems:
         raise InputError(_in_order(problems))
     return recipe.model_copy(update={"stages": stages})

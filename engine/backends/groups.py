@@ -6,6 +6,7 @@ section 4.1.3).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ Steps = list[tuple[int, float]]
 
 
 def questions_that_fit(tokenizer: Any, questions: Sequence[Any], stage: Any) -> list[Any]:
-    """Those whose prompt leaves room for a whole completion within ``max_length``. Raises InputError if none does."""
+    """Those whose prompt leaves room for a whole completion within ``max_length``. Raises InputError if none does, or
+    fewer than one generation answers: an epoch without a whole generation would train nothing, without a word."""
     room = stage.max_length - stage.max_new_tokens
     kept = [row for row in questions if len(encode_prompt(tokenizer, list(row.prompt))) <= room]
     if len(kept) < len(questions):
@@ -41,6 +43,13 @@ def questions_that_fit(tokenizer: Any, questions: Sequence[Any], stage: Any) -> 
         found = f"{len(questions)} prompts, none within {room} tokens (max_length less max_new_tokens)"
         accepted = "prompts that fit; raise max_length or lower max_new_tokens"
         raise InputError([Problem(str(stage.data.source), None, "max_length", found, accepted)])
+    parts = (stage.steps_per_generation or stage.accumulation) * int(os.environ.get("WORLD_SIZE", "1"))
+    needed = stage.batch_size * parts // stage.group_size
+    if len(kept) < needed:
+        found = f"{len(kept)} prompts, fewer than the {needed} that one generation answers (batch_size times "
+        found += "steps_per_generation, or accumulation, in groups of group_size)"
+        accepted = "more prompts, a smaller batch_size or steps_per_generation, or larger groups"
+        raise InputError([Problem(str(stage.data.source), None, "data", found, accepted)])
     return kept
 
 

@@ -24,8 +24,12 @@ def leave_out_bitsandbytes(quantization: str, optimizer: str, model: Path | None
         return False
     if config.get("quantization_config"):
         return False
-    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # Python's word for "not to be had"
+    leave_out()
     return True
+
+
+def leave_out() -> None:
+    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # Python's word for "not to be had"
 
 
 @contextlib.contextmanager

@@ -45,6 +45,8 @@ class CachingAllocator:
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
+        self.operation = ""
+        """What is requesting; it makes no difference here (engine.forecast.recording)."""
         self.allocated = self.peak_allocated = 0
         self.reserved = self.peak_reserved = 0
         self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}

@@ -32,6 +32,10 @@ SLACK = 1.09
 SCORE_WASTE = 6
 """Bytes of reserved memory that an element of the eager kernel's score matrices wastes: one freed 16-bit block and one
 fp32 block, neither of which the other's next request fits into."""
+MLX_AHEAD = 10
+"""Operations that MLX sends ahead of the one that runs, their memory taken (``MAX_ACTIVE_TASKS``, mlx/transforms.cpp)."""
+MLX_LOGITS = 2**23
+"""Logits of one piece (``engine.backends.mlx.logprobs.LOGITS_AT_ONCE``)."""
 PARTS = (
     "weights", "reference", "adapter", "gradients", "optimizer", "activations", "logits", "kv_cache", "workspace",
 )  # fmt: skip
@@ -321,7 +325,8 @@ def _measuring(model: ModelFacts, settings: Settings) -> dict[str, float]:
 def _mlx(model: ModelFacts, settings: Settings) -> Memory:
     """MLX: weights quantized in groups of 64 with a 16-bit scale and bias, embeddings included; 16-bit adapters.
 
-    Its graph is lazy: without checkpointing every layer keeps its tensors as in PyTorch, the head's logits whole.
+    Its graph is lazy: without checkpointing every layer keeps its tensors as in PyTorch, and its attention is not fused
+    where gradients are taken, so the scores of a layer are kept too (softmax) and five of them live in its backward.
     """
     size = BYTES[settings.dtype]
     bits = {"none": 8 * size, "8bit": 8 + 2 * 16 / 64, "4bit": 4 + 2 * 16 / 64}[settings.quantization]
@@ -340,13 +345,17 @@ def _mlx(model: ModelFacts, settings: Settings) -> Memory:
         "optimizer": 2.0 * trained if settings.trains else 0.0,
     }
     if settings.trains:
-        held = model.layers * (tokens * model.hidden * size if settings.gradient_checkpointing else layer.saved)
+        scores = sequences * model.heads * settings.length**2 * size
+        stream = tokens * model.hidden * size
+        saved = layer.saved + scores
+        held = model.layers * stream + saved if settings.gradient_checkpointing else model.layers * saved
+        at_work = max(layer.mlp_backward, layer.attention_backward + 4 * scores) + MLX_AHEAD * stream
+        # The start's own forward beside the policy's, and both last hidden states.
+        start = layer.mlp_backward + 2 * stream if settings.pairs else 0.0
         moments["backward"] = resident | {
-            "gradients": float(trained),
-            "activations": held
-            + (layer.saved if settings.gradient_checkpointing else 0)
-            + max(layer.mlp_backward, layer.attention_backward),
-            "logits": float(tokens * model.vocabulary * (size + 4 + 4)),
+            "gradients": float(trained) * (2 if settings.training == "full" else 1),  # and clipped
+            "activations": held + at_work + start,
+            "logits": 4.0 * min(3 * tokens * model.vocabulary, MLX_AHEAD * max(MLX_LOGITS, model.vocabulary)),
         }
     generating = _generating(model, settings)
     moments["generating"] = (

@@ -246,11 +246,14 @@ class Cost:
     def rest(self) -> float:
         return REST * self.factor("rest", self.settings.method)
 
-    def around(self, work: Workload) -> float:
-        """Everything but the steps."""
-        seconds = self.loading() + self.rest()
-        seconds += sum(self.generated(one) for one in work.generated)
-        return seconds + sum(self.scored(one) for one in work.scored)
+    def around(self, work: Workload) -> dict[str, float]:
+        """Everything but the steps: seconds ``before`` the first, ``during`` (between steps) and ``after`` the last."""
+        seconds = {"before": self.loading() + self.rest(), "during": 0.0, "after": 0.0}
+        for made in work.generated:
+            seconds[made.when] += self.generated(made)
+        for read in work.scored:
+            seconds[read.when] += self.scored(read)
+        return seconds
 
 
 def padded_step(work: Workload, settings: Settings, known: Known) -> dict[str, float]:

@@ -7,7 +7,7 @@ adds what it measured (``rates``); from then on also methods that never ran here
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.forecast.cost import CHARACTERS_A_TOKEN, Cost, known_of
@@ -25,6 +25,8 @@ SIMILAR_FACTOR = 1.35
 """Around a time from what other stages measured with this model."""
 SAME_FACTOR = 1.25
 """Around a time from the same stage's earlier runs."""
+BASES = ("rates", "other models", "similar runs", "same stage")
+"""What a time may be from, the surest last."""
 USUAL_SUITE, USUAL_TESTED = 1500, 400
 """Rows where only settings are known, no recipe: the built-in suite and test prompts."""
 
@@ -41,11 +43,14 @@ class Duration:
     basis: str
     n: int = 0
     """Earlier stages that were measured."""
+    around: dict[str, float] = field(default_factory=dict)
+    """Of the seconds those that are no steps: ``before``, ``during`` (between steps), ``after``."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "value": round(self.seconds, 3), "low": round(self.low, 3), "high": round(self.high, 3),
             "step_s": round(self.step_seconds, 4), "basis": self.basis, "n": self.n,
+            "around": {name: round(value, 3) for name, value in self.around.items()},
         }  # fmt: skip
 
 
@@ -61,6 +66,10 @@ def duration(
     """The time of a whole stage. ``records`` are measurements of this machine, newest last; ``work`` None: as much as a
     recipe with these settings usually has. ``unit`` ``cpu`` counts the process's own seconds instead of the wall's."""
     steps = settings.steps if settings.trains else 0
+    known = known_of(records, model, unit)
+    cost = Cost(model, settings, hardware, known)
+    work = work or usual_workload(settings)
+    around = cost.around(work)
     same = [one for one in records if signature and one.get("signature") == signature][-3:]
     if same and (not settings.trains or all(one["steps"].get("n") for one in same)):
         paces = [one["steps"][unit] / one["steps"]["n"] if settings.trains else 0.0 for one in same]
@@ -68,21 +77,20 @@ def duration(
             one[unit] - pace * one["settings"]["steps"] * bool(pace) for one, pace in zip(same, paces, strict=True)
         ]
         step, other = sum(paces) / len(paces), sum(others) / len(others)
-        return _within(other + steps * step, step, SAME_FACTOR, "same stage", len(same))
-    known = known_of(records, model, unit)
-    cost = Cost(model, settings, hardware, known)
-    work = work or usual_workload(settings)
+        scale = other / sum(around.values())
+        around = {name: scale * value for name, value in around.items()}
+        return _within(around, steps, step, SAME_FACTOR, "same stage", len(same))
     step = cost.step(work)
-    seconds = cost.around(work) + steps * step
     if known.same:
-        return _within(seconds, step, SIMILAR_FACTOR, "similar runs", len(known.same))
+        return _within(around, steps, step, SIMILAR_FACTOR, "similar runs", len(known.same))
     if records:
-        return _within(seconds, step, OTHER_MODEL_FACTOR, "other models", len(records))
-    return _within(seconds, step, UNKNOWN_FACTOR, "rates", 0)
+        return _within(around, steps, step, OTHER_MODEL_FACTOR, "other models", len(records))
+    return _within(around, steps, step, UNKNOWN_FACTOR, "rates", 0)
 
 
-def _within(seconds: float, step: float, factor: float, basis: str, n: int) -> Duration:
-    return Duration(seconds, seconds / factor, seconds * factor, step, basis, n)
+def _within(around: dict[str, float], steps: int, step: float, factor: float, basis: str, n: int) -> Duration:
+    seconds = sum(around.values()) + steps * step
+    return Duration(seconds, seconds / factor, seconds * factor, step, basis, n, around)
 
 
 def usual_workload(settings: Settings) -> Workload:

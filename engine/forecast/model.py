@@ -7,7 +7,7 @@ import json
 import os
 import struct
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,10 @@ class ModelFacts:
 
     def linears(self) -> list[Linear]:
         """The linear layers of one decoder block that LoRA and quantization reach."""
+        return list(self._linears)
+
+    @cached_property
+    def _linears(self) -> tuple[Linear, ...]:
         h, q, k = self.hidden, self.query_width, self.key_width
         if self.fused_projections:
             found = [Linear("qkv_proj", h, q + 2 * k), Linear("o_proj", q, h)]
@@ -113,7 +117,7 @@ class ModelFacts:
             else:
                 found += [Linear("gate_proj", h, width)] if self.gated else []
                 found += [Linear("up_proj", h, width), Linear("down_proj", width, h)]
-        return found
+        return tuple(found)
 
     @property
     def expert_parameters(self) -> int:

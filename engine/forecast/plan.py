@@ -124,8 +124,8 @@ WHY = {
     "grpo": "a group of 8 completions of 256 tokens: the cache is small at 1B, the micro-batch is what counts",
     "cpo": "as DPO: the reference is the same model without the adapter",
     "rlvr": "as GRPO: verifying runs on the CPU",
-    "abliteration": "the model and the hidden states of all layers for a block of prompts; no gradients",
-    "steering": "the model and the hidden states of all layers for a block of prompts; no gradients",
+    "abliteration": "64 prompts are generated and read at once, with the hidden states of all layers; no gradients",
+    "steering": "64 prompts are generated and read at once, with the hidden states of all layers; no gradients",
     "calibration": "the model and a block of logits",
     "anti_hallucination": "sampling 64 answers at once, then a small SFT",
 }

@@ -30,6 +30,7 @@ SOURCES = (
     "backends/pytorch/heads.py",
     "backends/pytorch/divergence.py",
     "forecast/allocator.py",
+    "forecast/recording.py",
 )
 TIMEOUT = 120.0
 
@@ -123,9 +124,13 @@ class Trace:
         except ValueError:
             return {"error": f"the helper ended with exit code {self._process.returncode}"}
         if "allocated_mib" in found:
-            self._kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_atomically(self._kept, json.dumps(found))
+            self.keep(found)
         return found
+
+    def keep(self, found: dict[str, Any]) -> None:
+        """Remember figures for whoever asks for the same content."""
+        self._kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(self._kept, json.dumps(found))
 
 
 def _relevant(settings: Settings) -> dict[str, Any]:

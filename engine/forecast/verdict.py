@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from engine.forecast.arithmetic import MIB, Memory, memory
@@ -246,13 +247,19 @@ def _remedy(name: str, words: str, costs: str, priced: Estimate, hardware: Hardw
     }
 
 
+@cache
+def _catalogued() -> tuple[ModelFacts, ...]:
+    """Every shape of the catalogue once, under its first name."""
+    entries = [entry for name, entry in catalogue().items() if name == entry["ids"][0]]
+    return tuple(from_config(entry["config"], entry["ids"][0]) for entry in entries)
+
+
 def smaller_model(model: ModelFacts, settings: Settings, hardware: Hardware) -> ModelFacts | None:
     """The largest model of the same family in the catalogue that fits as the recipe stands, or the next smaller one."""
     family = model.name.rpartition("/")[0].lower()
     if not family:
         return None
-    entries = [entry for name, entry in catalogue().items() if name == entry["ids"][0]]
-    known = [from_config(entry["config"], entry["ids"][0]) for entry in entries]
+    known = _catalogued()
     same = [
         one for one in known if one.name.lower().startswith(family + "/") and one.parameters < 0.95 * model.parameters
     ]

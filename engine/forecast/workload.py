@@ -40,6 +40,7 @@ class Generated:
     limit: int
     greedy: bool
     prompt: float
+    when: str = "before"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Scored:
     answer: float | None
     limit: int = 0
     greedy: bool = False
+    when: str = "before"
 
 
 @dataclass
@@ -69,19 +71,21 @@ class Workload:
     every micro-batch, they decide what it is padded to."""
     asked: float = 0.0
     """Characters of a prompt that training itself answers (GRPO, RLVR)."""
+    when: str = "before"
+    """What is counted now is done before the first step, ``during`` them (between two, or a search's own) or ``after``."""
 
     def generate(self, n: float, limit: int, greedy: bool, prompt: float) -> None:
         if n > 0:
-            self.generated.append(Generated(n, limit, greedy, prompt))
+            self.generated.append(Generated(n, limit, greedy, prompt, self.when))
 
     def score(self, kind: str, n: float, prompt: float, answer: float) -> None:
         if n > 0:
-            self.scored.append(Scored(kind, n, prompt, answer))
+            self.scored.append(Scored(kind, n, prompt, answer, when=self.when))
 
     def look_back(self, kind: str, n: float, prompt: float, limit: int, greedy: bool = False) -> None:
         """Score completions that the model wrote."""
         if n > 0:
-            self.scored.append(Scored(kind, n, prompt, None, limit, greedy))
+            self.scored.append(Scored(kind, n, prompt, None, limit, greedy, self.when))
 
 
 def workload(loaded: LoadedRecipe, index: int) -> Workload:
@@ -138,9 +142,11 @@ def _around(work: Workload, data: _Data, measure: Callable[[bool], None], prompt
     suite, every = data.suite(), getattr(stage.evaluation, "every", None)
     times = 2 + ((stage.steps - 1) // every if every else 0)
     for number in range(times):
+        work.when = "before" if number == 0 else "after" if number == times - 1 else "during"
         measure(number == 0)
         work.generate(suite.count, SUITE_TOKENS, True, suite.prompt)
         work.generate(min(stage.evaluation.samples, 64), stage.evaluation.max_new_tokens, True, prompt)
+    work.when = "during"
 
 
 def _quick(stage: Any) -> int:
@@ -160,6 +166,7 @@ def _replay(work: Workload, data: _Data, own: int) -> None:
         sources = data.general(data.stage.replay.source)
         wanted = min(round(own * share / (1 - share)), sources.count, MOST_REPLAY)
         limit = max(LEAST_OWN_TOKENS, data.stage.evaluation.max_new_tokens)
+        work.when = "before"
         work.generate(wanted, limit, False, sources.prompt)
         if share * data.stage.batch_size >= 1:
             work.own_prompt, work.own_limit = sources.prompt, limit
@@ -213,8 +220,10 @@ def _cpo(data: _Data, stage: Any) -> Workload:
     if stage.anchors.share:
         sources = data.general(stage.anchors.source)
         count = min(sources.count, MOST_ANCHORS)
+        work.when = "before"
         work.generate(count, max(LEAST_OWN_TOKENS, stage.evaluation.max_new_tokens), False, sources.prompt)
         work.extra_rows = max(1, round(stage.batch_size * stage.anchors.share)) / (2 * stage.batch_size)
+    work.when = "during"
     probes = stage.steps // region.every + (1 if stage.steps % region.every else 0)
     work.generate((probes + 1) * suite.count, SUITE_TOKENS, True, suite.prompt)
     for _ in range(probes):
@@ -271,6 +280,7 @@ def _anti_hallucination(data: _Data, stage: Any) -> Workload:
             _drift(work, n, heldout.prompt, stage)
 
     _around(work, data, measure, heldout.prompt)
+    work.when = "after"
     _asked(work, rows, stage)
     _replay(work, data, rows.count)
     return work
@@ -298,10 +308,13 @@ def _abliteration(data: _Data, stage: Any) -> Workload:
 
     _around(work, data, measure, harmless.prompt)
     searched = min(stage.search_prompts, prompts("harmless", "search").count)
+    work.when = "before"
     work.generate(searched, stage.kl_tokens, True, harmless.prompt)
+    work.when = "during"
     work.look_back("divergence", 2 * searched * stage.steps, harmless.prompt, stage.kl_tokens, greedy=True)
     for _ in range(stage.steps):
         work.generate(searched, limit, True, tested.prompt)
+    work.when = "after"
     work.look_back("score", 2 * searched, harmless.prompt, stage.kl_tokens, greedy=True)
     for _ in range(2):
         work.generate(tested.count, limit, True, tested.prompt)
@@ -315,12 +328,18 @@ def _steering(data: _Data, stage: Any) -> Workload:
     for persona in stage.personas.values():
         _, heldout = data.split(persona.data)
         prompt = heldout.prompt
-        for _ in range(3):  # left alone, told, and in the end steered
+        work.when = "after"
+        work.generate(n, limit, False, prompt)  # steered
+        work.generate(suite.count, SUITE_TOKENS, True, suite.prompt)
+        work.score("score", 2 * heldout.count, prompt, heldout.answer)
+        work.when = "before"
+        for _ in range(2):  # left alone, told
             work.generate(n, limit, False, prompt)
         for _ in range(2):  # the search's baseline
             work.generate(stage.search_prompts, limit, False, prompt)
-        work.score("score", 4 * heldout.count, prompt, heldout.answer)
-        work.generate(2 * suite.count, SUITE_TOKENS, True, suite.prompt)
+        work.score("score", 2 * heldout.count, prompt, heldout.answer)
+        work.generate(suite.count, SUITE_TOKENS, True, suite.prompt)
+    work.when = "during"
     for name in stage.personas:
         of = stage.settings_of(name)
         for window in of["windows"]:
@@ -331,6 +350,7 @@ def _steering(data: _Data, stage: Any) -> Workload:
                 work.look_back("divergence", 2 * STEERING_ROUNDS * CALIBRATING, prompt, tokens)
                 work.generate(stage.search_prompts, limit, False, prompt)
                 work.look_back("divergence", 2 * GENERAL, prompt, STEERED, greedy=True)
+    work.when = "after"
     work.generate(GENERAL, STEERED, True, prompt)
     work.generate(2 * suite.count, SUITE_TOKENS, True, suite.prompt)
     acting = sum(bool(factor) for factor in stage.factors.values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import traceback
 
-from engine.backends.sparing import leave_out_bitsandbytes
 from engine.runs.channel import Channel
 from engine.runs.directory import RunDirectory
 from engine.runs.events import AlertEvent, StageEvent
@@ -31,10 +30,8 @@ def run_stage(run: RunDirectory, index: int, channel: Channel, alone: bool = Fal
         context = StageContext(run, recipe, index, channel)
         method, checkpoints = context.method, context.checkpoints
         if alone:
-            settings = context.load_settings(False)
-            leave_out_bitsandbytes(
-                settings.quantization, getattr(context.stage, "optimizer", ""), context.base_folder()
-            )
+            optimizer = getattr(context.stage, "optimizer", "")
+            context.backend.alone(context.load_settings(False), optimizer, context.base_folder())
         channel.emit(StageEvent(state="started", method=method, steps_total=steps_of(context.stage)))
         begin_with_what_fitted(context)
         result = sealed_result(context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from engine.verify import answers as words
@@ -62,6 +63,39 @@ class Exact:
         pass
 
 
+BOXED = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}){0,2}[^{}]*)\}")
+PLAIN = re.compile(r"(-?\d{1,15})(?:\.(\d{1,15}))?|(-?)\\[dt]?frac\{(\d{1,15})\}\{(\d{1,15})\}")
+OTHERWISE = re.compile(r"[$]|\\[(\[]|final answer|\\begin", re.IGNORECASE)
+"""What math-verify may look at before a box."""
+
+
+def plainly_equal(completion: str, answer: str) -> bool | None:
+    """math-verify's judgement where no mathematics is needed: one box with a number in it, against a number.
+
+    None where it is to be asked: other notations, other places of an answer, and decimals or fractions that are not
+    exactly equal, which it compares after rounding.
+    """
+    boxes = BOXED.findall(completion)
+    if len(boxes) != 1 or completion.count("boxed") != 1 or OTHERWISE.search(completion):
+        return None
+    given, wanted = _plain(boxes[0]), _plain(answer)
+    if given is None or wanted is None:
+        return None
+    if given == wanted:
+        return True
+    return False if given.denominator == wanted.denominator == 1 else None
+
+
+def _plain(text: str) -> Fraction | None:
+    match = PLAIN.fullmatch(text.strip())
+    if match is None:
+        return None
+    whole, decimals, sign, above, below = match.groups()
+    if whole is not None:
+        return Fraction(f"{whole}.{decimals}" if decimals else whole)
+    return Fraction(int(above), int(below)) * (-1 if sign else 1) if int(below) else None
+
+
 class Math:
     """math-verify's mathematical equality; what hangs or crashes it scores 0."""
 
@@ -71,10 +105,12 @@ class Math:
         self._workers = Workers("symbolic", "math_equal", seconds)
 
     def verify(self, prompts: Sequence[str], completions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
+        pairs = list(zip(completions, answers, strict=True))
+        known = [plainly_equal(completion, answer) for completion, answer in pairs]
+        asked = iter(self._workers.call([pair for pair, one in zip(pairs, known, strict=True) if one is None]))
         verdicts = []
-        for called, answer in zip(
-            self._workers.call(list(zip(completions, answers, strict=True))), answers, strict=True
-        ):
+        for answer, one in zip(answers, known, strict=True):
+            called = next(asked) if one is None else Called(one)
             right = float(called.value is True)
             verdicts.append(
                 Verdict(right, {"answer": right}, called.failure or ("" if right else f"wanted {answer!r}"))

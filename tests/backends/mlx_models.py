@@ -43,8 +43,8 @@ def trainer_of(method: str, policy, stage, rows):
     return {"sft": SFTTrainer, "dpo": DPOTrainer, "orpo": ORPOTrainer}[method](policy, stage, rows)
 
 
-def peak_of_a_step(method: str, policy, stage, length: int) -> float:
-    """Most bytes that one optimizer step held, weights included."""
+def peak_of_a_step(method: str, policy, stage, length: int, times: int = 2) -> float:
+    """Most bytes that one optimizer step held, weights included; the last of ``times``, since the first compiles."""
     import mlx.core as mx
 
     rows = sides(method, stage.batch_size, length, policy.network.vocabulary)
@@ -52,7 +52,7 @@ def peak_of_a_step(method: str, policy, stage, length: int) -> float:
     policy.network.model.train()
     batches = trainer.batches(0)
     mx.eval(list(batches[0].values()), policy.network.model.parameters())
-    for _ in range(2):  # the first compiles
+    for _ in range(times):
         mx.reset_peak_memory()
         gradients, _ = trainer.gradients(batches)
         trainer.update(gradients)

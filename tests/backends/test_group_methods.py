@@ -18,25 +18,47 @@ def trained(backend, lineage, settings, tmp_path, method, stage, link, rows):
     return policy
 
 
-@pytest.mark.parametrize("method", ["grpo", "rlvr"])
-@pytest.mark.parametrize(
-    "changes, rows, at",
-    [
-        ({}, 40, 5),
-        ({}, 6, 5),  # the second and later epochs
-        ({"num_iterations": 2}, 40, 5),  # between two trainings on one generation
-        ({"num_iterations": 2}, 6, 7),
-        ({"steps_per_generation": 2}, 40, 5),  # between two parts of one generation
-        ({"steps_per_generation": 2, "num_iterations": 2}, 8, 6),
-        ({"accumulation": 2}, 40, 5),
-        ({"accumulation": 2, "steps_per_generation": 4, "num_iterations": 2}, 16, 3),
-        ({"kl_weight": 0.1}, 40, 5),
-    ],
-)
+SEVERAL = {"accumulation": 2, "steps_per_generation": 4, "num_iterations": 2}
+CASES = [
+    ("rlvr", {}, 6, 5),  # the second and later epochs
+    ("grpo", {"num_iterations": 2}, 40, 5),  # between two trainings on one generation
+    ("grpo", {"num_iterations": 2, "kl_weight": 0.1}, 6, 5),
+    ("grpo", {"steps_per_generation": 2}, 40, 5),  # between two parts of one generation
+    ("rlvr", {"steps_per_generation": 2, "num_iterations": 2}, 8, 6),
+    ("grpo", {"accumulation": 2}, 40, 5),
+    ("rlvr", SEVERAL, 16, 3),
+]
+MATRIX = [
+    (method, {"num_iterations": iterations, "steps_per_generation": parts, "accumulation": accumulation}, rows, at)
+    for method in ("grpo", "rlvr")
+    for iterations in (1, 2, 3)
+    for parts in (None, 1, 2, 3, 4)
+    for accumulation in (1, 2, 3)
+    for rows in (40, 8)  # within the first epoch, and over several
+    for at in (3, 4, 5)
+]
+"""Every combination that the schema allows, within small numbers: what is left over of a generation, an epoch, or both."""
+
+
+@pytest.mark.parametrize("method, changes, rows, at", CASES)
 def test_a_resumed_run_is_bit_identical(
     method, changes, rows, at, backend, lineage, settings, group_stage, link_type, tmp_path
 ):
-    stage = group_stage(**changes)
+    resumed(method, changes, rows, at, backend, lineage, settings, group_stage, link_type, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("case", range(len(MATRIX)))
+def test_a_resumed_run_is_bit_identical_in_every_combination(
+    case, backend, lineage, settings, group_stage, link_type, tmp_path
+):
+    resumed(*MATRIX[case], backend, lineage, settings, group_stage, link_type, tmp_path)
+
+
+def resumed(method, changes, rows, at, backend, lineage, settings, group_stage, link_type, tmp_path):
+    """The run that is resumed at step ``at`` ends in the whole one's weights, losses and rewards."""
+    stage = group_stage(**{"steps": 8, "max_new_tokens": 8, **changes})
     first = link_type(tmp_path / "whole", every=at)
     whole = trained(backend, lineage, settings, tmp_path, method, stage, first, rows)
     second = link_type(tmp_path / "resumed", every=at, resume=(tmp_path / "whole" / f"step-{at}", at))
@@ -95,6 +117,8 @@ def test_prompts_that_leave_no_room_are_left_out(backend, lineage, settings, gro
     assert "1 of 12 prompts have more than 84 tokens" in capsys.readouterr().out
     with pytest.raises(InputError, match="max_length"):
         backend.train("grpo", policy, rows, group_stage(steps=1, max_length=13), link_type(tmp_path / "none"))
+    with pytest.raises(InputError, match="11 prompts, fewer than the 12 that one generation answers"):
+        backend.train("grpo", policy, rows, group_stage(steps_per_generation=6), link_type(tmp_path / "few"))
 
 
 @pytest.mark.parametrize("method, changes", [("grpo", {}), ("rlvr", {"kl_weight": 0.1, "accumulation": 2})])

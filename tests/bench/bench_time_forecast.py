@@ -21,7 +21,10 @@ from engine.forecast.model import from_config
 from engine.forecast.rates import RATES
 from engine.forecast.settings import read_settings
 from engine.forecast.workload import workload
+from engine.runs.events import StageEvent, StepEvent, decode
+from engine.runs.state import RunState
 from recipes.load import load_recipe
+from tui.eta import Eta
 
 MODEL = "lab"
 STEPS = {
@@ -29,6 +32,8 @@ STEPS = {
     "abliteration": 4, "steering": 0,
 }  # fmt: skip
 BAND = 25
+SEEN, LATER = 50, 10
+"""Steps after which the time left is to be within so many per cent of the stage's total."""
 
 
 def run_all(home: str) -> None:
@@ -60,8 +65,50 @@ def off(record: dict[str, Any], known: list[dict[str, Any]], unit: str) -> float
     return 100 * (found.seconds / record[unit] - 1)
 
 
+def under_way(run: Path, at: int = SEEN) -> tuple[str, int, float] | None:
+    """``(method, steps seen, how far the stage's total was off then in per cent)``: what the app would have said after
+    ``at`` steps, or halfway where there are fewer. Seconds of the wall. None for a run that trained nothing, or was cut."""
+    state, eta = RunState(), Eta()
+    began = ended = said = 0.0
+    seen = 0
+    for line in (run / "events.jsonl").read_bytes().splitlines():
+        event = decode(line)
+        if event.stage:
+            break  # the first stage alone
+        state.apply(event)
+        eta.apply(event)
+        if isinstance(event, StageEvent) and event.state == "started":
+            if began:
+                return None
+            began = event.time
+        elif isinstance(event, StageEvent) and event.state == "done":
+            ended = event.time
+        elif isinstance(event, StepEvent) and not seen and event.step >= min(at, event.total // 2):
+            left = eta.left(state, event.time)[0]
+            if left is not None:
+                seen, said = event.step, event.time - began + left
+    return (state.stages[0].method, seen, 100 * (said / (ended - began) - 1)) if seen and ended else None
+
+
+def told_under_way(home: Path) -> list[str]:
+    found = [one for one in map(under_way, sorted((home / "runs").iterdir())) if one is not None]
+    lines = [
+        f"| time of {method} after {steps} steps: {error:+.0f} % of the stage's total, seconds of the wall | ± {LATER} % |"
+        for method, steps, error in found
+    ]
+    if found:
+        errors = [error for _, _, error in found]
+        within = sum(abs(error) <= LATER for error in errors)
+        mean = sum(map(abs, errors)) / len(errors)
+        lines.append(
+            f"| time, once steps were seen | MAE {mean:.0f} %, {min(errors):+.0f} to {max(errors):+.0f} %, "
+            f"{within} of {len(errors)} within | ± {LATER} % |"
+        )
+    return lines
+
+
 def table(home: Path) -> list[str]:
-    measured, lines = records(home), []
+    measured, lines = records(home), told_under_way(home)
     columns: dict[str, list[float]] = {}
     for unit, called in (("cpu", "CPU seconds"), ("s", "seconds of the wall")):
         for record in measured:

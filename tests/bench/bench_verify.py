@@ -54,16 +54,20 @@ def words(seconds: list[float], unit: float, name: str) -> str:
 def rows() -> list[str]:
     found = []
     limit = f"< {1000 * WANTED_SHARE * LAB_STEP:.0f} ms ({WANTED_SHARE:.0%} of a lab GRPO step)"
-    answers = [str(i) for i in range(COMPLETIONS)]
-    forms = {"number": "The sum of {r} numbers is {a}.", "math": "Of {r} the result is \\boxed{{\\frac{{{b}}}{{2}}}}."}
+    forms = {
+        "number": ("number", "The sum of {r} numbers is {a}.", "{a}"),
+        "math": ("math", "Of {r} the result is \\boxed{{\\frac{{{b}}}{{2}}}}.", "{a}"),
+        "math (an expression)": ("math", "Of {r} the result is \\boxed{{2x + {b}}}.", "2(x+{a})"),
+    }
     with tempfile.TemporaryDirectory() as folder:
-        for kind, form in forms.items():
+        for name, (kind, form, wanted) in forms.items():
+            answers = [wanted.format(a=i) for i in range(COMPLETIONS)]
             rounds = [[form.format(r=r, a=i, b=2 * i) for i in range(COMPLETIONS)] for r in range(ROUNDS)]
             verifier = open_verifier({"kind": kind}, Path(folder))
             seconds, cpu = times(verifier, rounds, answers)
             verifier.close()
             measured = f"{words(seconds, 1000, 'ms')}, {cpu:.2f} ms CPU each"
-            found.append(f"| {kind} verifier, {COMPLETIONS} completions | {measured} | {limit} |")
+            found.append(f"| {name} verifier, {COMPLETIONS} completions | {measured} | {limit} |")
         jail, reason = find_jail()
         if jail is None:
             return [*found, f"| code verifier | no sandbox: {reason} | ≥ {WANTED_CALLS}/s |"]

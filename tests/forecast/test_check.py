@@ -8,9 +8,13 @@ import sys
 
 import pytest
 
+from engine.forecast.duration import BASES
 from engine.forecast.hardware import find_hardware
 from engine.forecast.plan import make_fit, plan
+from engine.stages import foretelling
 from recipes.load import load_recipe
+from tui.commands import check
+from tui.view import plan as planned_words
 
 BIG = """
 name: big
@@ -45,6 +49,8 @@ def test_dpo_of_all_weights_of_an_8b_does_not_fit_a_3090_and_is_made_to(recipe, 
     done = cli(asked, "--hardware", "rtx-3090", "--quick")
     assert done.returncode == 4, done.stderr
     assert "DOES NOT FIT" in done.stdout and "reference" in done.stdout and "ORPO" in done.stdout
+    for told in ("checkpoints", "exported merged", "merging needs", "for comparison, a 1B model in 4 bit"):
+        assert told in done.stdout
     fitted = str(tmp_path / "fits.yaml")
     done = cli(asked, "--hardware", "rtx-3090", "--quick", "--make-fit", "-o", fitted)
     assert done.returncode == 0 and "FITS" in done.stdout
@@ -147,3 +153,8 @@ def test_every_library_recipe_fits_this_machine():
 def test_each_method_says_why_it_differs_from_the_source(recipe):
     told = plan(load_recipe(recipe()), find_hardware("rtx-3090"), trace=False)["stages"][0]["source_case"]
     assert told["source_gb"] == 4.0 and 0.5 < told["ours_gb"] < 4 and told["why"]
+
+
+def test_whatever_a_time_is_from_has_words():
+    for words in (check.BASES, planned_words.BASES, foretelling.BASES):
+        assert set(words) == set(BASES)

@@ -87,7 +87,7 @@ def as_if_run(method, slower):
         "generate": generated, "score": {}, "steps": {"n": 50, "s": 50 * slower * step}, "padded": row,
         "load": {"s": slower * cost.loading()},
     }  # fmt: skip
-    record["s"] = slower * (cost.around(work) + settings.steps * step)
+    record["s"] = slower * (sum(cost.around(work).values()) + settings.steps * step)
     return record, model, settings, work
 
 

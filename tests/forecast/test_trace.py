@@ -18,14 +18,15 @@ from engine.backends import open_backend
 from engine.backends.interface import LoadSettings, Probe
 from engine.backends.pytorch.meter import CUBLAS_WORKSPACE_ELSEWHERE, Meter
 from engine.backends.pytorch.stand_ins import cuda_kernels
+from engine.backends.pytorch.trace import ALIKE, trace
 from engine.forecast import forecast
 from engine.forecast.allocator import MIB, CachingAllocator
-from engine.forecast.model import find_model
+from engine.forecast.model import find_model, from_config
 from engine.forecast.settings import read_settings
 from engine.forecast.trace import Trace
 from engine.models.lineage import Base, Lineage
 from recipes.resources import resolve_model
-from tests.bench.bench_forecast import measured_rows
+from tests.bench.bench_forecast import measured_rows, trace_here
 
 LENGTH, BATCH, RANK = 384, 2, 8
 NEW_TOKENS, TEMPLATE = 64, 2
@@ -168,9 +169,8 @@ def traced(method: str, folder: Path, training: str, checkpointing: bool) -> flo
         "method": method, "loop": "stage", "training": training, "dtype": "fp32", "lora_rank": RANK, "batch_size": BATCH,
         "length": LENGTH, "max_new_tokens": NEW_TOKENS, "gradient_checkpointing": checkpointing, "autocast": False,
     }  # fmt: skip
-    found = Trace(find_model(str(folder)), read_settings(run), 75).result()
-    assert "error" not in found, found
-    return found["allocated_mib"] - 2 * CUBLAS_WORKSPACE_ELSEWHERE / MIB
+    description = Trace(find_model(str(folder)), read_settings(run), 75).description
+    return trace(**description)["allocated_mib"] - 2 * CUBLAS_WORKSPACE_ELSEWHERE / MIB
 
 
 CASES = [
@@ -197,17 +197,44 @@ def test_the_traced_peak_is_the_real_steps(method, architecture, training, check
     assert traced(method, folder, training, checkpointing) == pytest.approx(real, rel=0.025)
 
 
-@pytest.mark.parametrize("training", ["lora", "full"])
-def test_orpo_needs_no_more_than_dpo_where_the_vocabulary_is_large(training, tmp_path):
+def test_orpo_needs_no_more_than_dpo_where_the_vocabulary_is_large(tmp_path):
     """At 131 072 words, where unfused logits would be most of it; gauges, with their reference forward, included."""
     folder = tmp_path / "model"
     folder.mkdir()
     tiny_model("qwen3", folder)
-    orpo, dpo = (really_allocated(method, folder, tmp_path, training, False) for method in ("orpo", "dpo"))
+    orpo, dpo = (really_allocated(method, folder, tmp_path, "lora", False) for method in ("orpo", "dpo"))
     assert orpo <= dpo
+    # Full fine-tuning by the trace, whose figures the test above (in `make soak` with this model) holds to the real ones.
+    assert traced("orpo", folder, "full", False) <= traced("dpo", folder, "full", False)
 
 
-def test_the_trace_meets_measured_rows():
+LAYERED = [
+    {"method": "sft", "quantization": "4bit", "double_quant": True},
+    {"method": "dpo", "training": "full", "gradient_checkpointing": True},
+    {"method": "dpo", "reference": "adapter", "accumulation": 2, "optimizer": "adamw-8bit"},
+    {"method": "cpo", "gradient_checkpointing": True, "quantization": "8bit"},
+    {"loop": "plain", "attention": "eager", "dtype": "fp16", "gradient_checkpointing": True},
+]
+"""Runs over which ``ALIKE`` is proven, in turn: what differs in what a layer requests, and in what the optimizer does."""
+
+
+@pytest.mark.parametrize("place,architecture", enumerate(ALIKE))
+def test_a_few_layers_stand_for_all_to_the_byte(place, architecture):
+    """Traced whole, and from three and four of the layers: every figure is the same, and the number of requests."""
+    config = {
+        "model_type": architecture, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512, "max_position_embeddings": 512,
+        "pad_token_id": 0, "head_dim": 32, "sliding_window": 512, "tie_word_embeddings": place % 2 == 0,
+    }  # fmt: skip
+    run = {"loop": "stage", "length": 64, "batch_size": 2, "padded": True, **LAYERED[place % len(LAYERED)]}
+    model = from_config(config, architecture)
+    description = Trace(model, read_settings(run), 80).description
+    whole, short = trace(**description, whole=True), trace(**description)
+    assert short.pop("layers_traced") == [3, 4] and whole.pop("layers_traced") == [6]
+    assert short | {"seconds": 0} == whole | {"seconds": 0}
+
+
+def test_the_trace_meets_measured_rows(home):
     """One row of each kind on the smallest model; the benchmark has all of them."""
     kinds = {}
     for row in measured_rows():
@@ -215,6 +242,7 @@ def test_the_trace_meets_measured_rows():
             kinds[(row["run"]["attn_impl"], row["run"]["quantization"])] = row
     assert len(kinds) == 4
     for row in kinds.values():
+        trace_here(row)
         found = forecast({"model": row["model_id"], "run": row["run"], "tier": "trace"})["memory"]
         measured = row["measured_mib"]
         assert found["tier"] == "trace"

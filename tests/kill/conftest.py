@@ -80,7 +80,7 @@ class Real:
     def status(self) -> str:
         return status(self.run, self.run.state())
 
-    def wait(self, condition, seconds: float = 240.0):
+    def wait(self, condition, seconds: float = 600.0):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             begun = time.monotonic()

@@ -18,7 +18,9 @@ VICTIMS = ["stage", "supervisor", "watcher", "all"]
 
 def kill_once(real: Real, draw: random.Random, stage: int, victim: str) -> None:
     """Kill at a random moment within the stage (or a little after a random step of it), then carry on."""
-    watcher = subprocess.Popen([*COMMAND, "attach", real.run.id], env=real.environment, stdout=subprocess.DEVNULL)
+    watcher = None
+    if victim in ("watcher", "all"):
+        watcher = subprocess.Popen([*COMMAND, "attach", real.run.id], env=real.environment, stdout=subprocess.DEVNULL)
     before = real.run.state().stages[stage].steps_done
     total = real.run.state().stages[stage].steps_total
     step = draw.randint(min(before + 1, total), total)
@@ -28,7 +30,7 @@ def kill_once(real: Real, draw: random.Random, stage: int, victim: str) -> None:
     victims = {
         "stage": real.stages(),
         "supervisor": [psutil.Process(holder.pid)] if holder else [],
-        "watcher": [psutil.Process(watcher.pid)],
+        "watcher": [psutil.Process(watcher.pid)] if watcher else [],
     }
     victims["all"] = [*victims["watcher"], *victims["supervisor"], *victims["stage"]]
     for process in victims[victim]:
@@ -36,8 +38,9 @@ def kill_once(real: Real, draw: random.Random, stage: int, victim: str) -> None:
             os.kill(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    watcher.kill()
-    watcher.wait()
+    if watcher is not None:
+        watcher.kill()
+        watcher.wait()
     if victim in ("supervisor", "all") and holder:
         real.resume_once_dead()
 

@@ -49,14 +49,19 @@ def busy(app):
 
 
 async def at_rest(pilot, seconds=30.0):
-    """The screen's text once nothing is under way any more: a slow machine lays out in several strokes."""
-    before, end = None, time.monotonic() + seconds
-    while time.monotonic() < end:
+    """The screen's text once nothing is under way any more: a slow machine lays out in several strokes. Of a run that is
+    being watched live, whose figures never rest, what it shows when nothing else was under way for a second."""
+    before, quiet_since, end = None, None, time.monotonic() + seconds
+    while (now := time.monotonic()) < end:
         await pilot.pause()
-        now = text_of(pilot.app)
-        if now == before and not busy(pilot.app):
-            return now
-        before = now
+        text = text_of(pilot.app)
+        if busy(pilot.app):
+            quiet_since = None
+        else:
+            quiet_since = quiet_since or now
+            if text == before or now - quiet_since > 1.0:
+                return text
+        before = text
         await asyncio.sleep(0.02)
     raise AssertionError(f"never at rest:\n{before}")
 

@@ -199,3 +199,11 @@ def test_a_data_set_of_the_hub_is_named_as_a_path_is(tmp_path, monkeypatch):
         hub.close()
     assert "1100" in text and "owner/pairs" in text
     assert keep.kept().sources[0].path == "owner/pairs" and "source: owner/pairs" in draft(keep.kept())
+
+
+def test_a_verifier_is_tried_on_the_answers_and_another_one_when_it_is_turned():
+    text = drive(
+        ("n", "What is your goal?"), ("3", "Simple verification"), ("1", "It comes to this: GRPO"), ("enter", "Which model?"),
+        ("", "GiB ✓"), ("enter", "verifiable 100% by `number`"), "end", ("right", "by `exact`"), size=(110, 40),
+    )  # fmt: skip
+    assert "more than 80 % is wanted" in text and keep.kept().sources[0].words["verifier"] == "exact"

@@ -23,6 +23,11 @@ SHADES = {
     "workspace": ("·", "w"), "unused": ("·", "-"), "context": ("▪", "c"),
 }  # fmt: skip
 """Part -> its sign in the bar, and the one without Unicode."""
+BASES = {
+    "rates": "from the maker's peak rates", "other models": "from what other models took here",
+    "similar runs": "from similar runs here", "same stage": "measured here",
+}  # fmt: skip
+"""What a time is from, in words."""
 
 
 def check(options: argparse.Namespace) -> int:
@@ -77,7 +82,7 @@ def _tell(found: dict[str, Any], changed: list[str], options: argparse.Namespace
 
 def stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
     """A stage in words: verdict, figures, bar, remedies."""
-    memory, time, available = stage["memory"], stage["time_s"], stage["available_mib"]
+    memory, time, stored, available = stage["memory"], stage["time_s"], stage["storage"], stage["available_mib"]
     lines = [
         f"{number}. {stage['method']}: {stage['verdict'].upper()}  {gib(memory['process_mib'])} "
         f"({gib(memory['low_mib'])} to {gib(memory['high_mib'])}) of {gib(available)}, by {memory['tier']}",
@@ -85,9 +90,10 @@ def stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
         "   " + legend(memory["parts"]),
         f"   most of it at: {memory['peak']}",
         f"   about {duration(time['value'])} ({duration(time['low'])} to {duration(time['high'])}), "
-        + {"rates": "from the maker's peak rates", "similar runs": "from similar runs here", "same stage": "measured here"}[time["basis"]],
-        f"   disk: download {gib(stage['storage']['download_mib'])}, checkpoints {gib(stage['storage']['checkpoints_mib'])}; "
-        f"merging needs {gib(stage['storage']['merge_ram_mib'])} of RAM",
+        + BASES[time["basis"]],
+        f"   disk: download {gib(stored['download_mib'])}, checkpoints {gib(stored['checkpoints_mib'])}, what it hands on "
+        f"{gib(stored['output_mib'])}, exported merged {gib(stored['export_mib'])}; merging needs "
+        f"{gib(stored['merge_ram_mib'])} of RAM, comparing the export with the run {gib(stored['export_ram_mib'])}",
     ]  # fmt: skip
     lines += [f"   {warning_sign()} {note}" for note in stage["notes"]]
     if stage["remedies"]:

@@ -10,6 +10,8 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
+from tui.view.help_words import fitted
+
 HELP_KEY = Binding("question_mark,f1", "app.help_anyway", "help", show=False)
 """For dialogs, which the app's own keys do not reach. Where one types, ? is a letter and F1 helps."""
 NAMED = {
@@ -57,7 +59,14 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help"):
-            yield Static(self._text, markup=False)
+            yield Static(fitted(self._text, self._room()), id="help-text", markup=False)
+
+    def _room(self) -> int:
+        """Cells beside border, padding and scroll bar."""
+        return min(82, int(0.98 * self.app.size.width)) - 8
+
+    def on_resize(self) -> None:
+        self.query_one("#help-text", Static).update(fitted(self._text, self._room()))
 
     def action_close(self) -> None:
         self.dismiss(None)

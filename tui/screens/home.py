@@ -48,7 +48,7 @@ KEYS
   v          compare runs            F2       settings
   Ctrl+Q, q  leave; runs go on in the background
   Ctrl+P, :  every command by name   ?, F1    this page
-             (zellij, VS Code and others take Ctrl+Q and Ctrl+P for themselves)
+  In zellij and VS Code, which keep Ctrl+Q and Ctrl+P, q and : do the same.
 
 WORDS
   loss       of the training batch, per token; its target is to fall

@@ -10,6 +10,10 @@ from engine.runs.events import AlertEvent
 from engine.runs.state import RunState, StageState
 
 RECENT = 1000
+BASES = {
+    "rates": "from peak rates", "other models": "from other models", "similar runs": "from similar runs",
+    "same stage": "from the same stage",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,7 @@ def _planned(state: RunState, stage: StageState, now: float, left: float | None)
         Band(memory.get("low_mib"), memory.get("high_mib"), peak),
         Band(time.get("low"), time.get("high"), passed),
         passed + left if running and passed is not None and left is not None else None,
-        {"rates": "from peak rates", "similar runs": "from similar runs", "same stage": "from the same stage"}.get(
-            str(time.get("basis")), ""
-        ),
+        BASES.get(str(time.get("basis")), ""),
         f"{stage.attempts} attempts, pauses included" if stage.attempts > 1 else "",
     )
 

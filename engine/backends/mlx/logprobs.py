@@ -11,8 +11,9 @@ from engine.backends.mlx.network import Network, Weights
 
 FAR = 16.0
 """Difference of two logits beyond which the divergence is large anyhow."""
-LOGITS_AT_ONCE = 2**24
-"""Logits of one piece (64 MiB in fp32); the backward pass computes each piece again instead of keeping it."""
+LOGITS_AT_ONCE = 2**23
+"""Logits of one piece (32 MiB in fp32); the backward pass computes each piece again instead of keeping it. MLX sends up
+to ten operations ahead of the one that runs and takes their memory when it sends them, so about ten such tensors live."""
 
 
 def token_logprobs(network: Network, hidden: mx.array, targets: mx.array) -> mx.array:

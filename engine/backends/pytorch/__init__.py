@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.backends.interface import LoadSettings, TrainingLink
-from engine.backends.sparing import without_collecting
+from engine.backends.sparing import leave_out_bitsandbytes, without_collecting
 from engine.models.lineage import Lineage
 
 
@@ -20,6 +20,9 @@ class PyTorchBackend:
         packages = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
         return {package: version(package) for package in packages}
 
+    def alone(self, settings: LoadSettings, optimizer: str, model: Path | None) -> None:
+        leave_out_bitsandbytes(settings.quantization, optimizer, model)
+
     def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Any:
         with without_collecting():
             from engine.backends.pytorch.load import load_policy
@@ -29,6 +32,9 @@ class PyTorchBackend:
     def train(self, method: str, policy: Any, rows: Any, stage: Any, link: TrainingLink) -> None:
         with without_collecting():
             module = importlib.import_module(f"engine.backends.pytorch.{method}")
+            from engine.backends.pytorch.speedups import told
+        for line in told(policy, stage):
+            print(line, flush=True)  # into the stage's log
         module.train(policy, rows, stage, link)
 
     def bench(self, method: str, policy: Any) -> Any:

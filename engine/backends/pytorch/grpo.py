@@ -7,7 +7,6 @@ from (seed, epoch), and the buffer is part of every checkpoint.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from engine.backends.pytorch.divergence import (
     token_divergence,
 )
 from engine.backends.pytorch.policy import TorchPolicy
+from engine.backends.pytorch.speedups import uses_vllm
 from engine.backends.pytorch.training import LinkedTrainer, training_arguments
 from engine.backends.tokens import encode_prompt
 from engine.verify.interface import Verifier
@@ -181,7 +181,7 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
 
 def grpo_arguments(stage: Any, policy: TorchPolicy) -> dict[str, Any]:
     """The fields of GRPOConfig that make the objective of a recipe's stage."""
-    fast = policy.device.type == "cuda" and importlib.util.find_spec("vllm") is not None
+    fast = uses_vllm(policy.device.type == "cuda")
     return {
         "num_generations": stage.group_size,
         "max_completion_length": stage.max_new_tokens,

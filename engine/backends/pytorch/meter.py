@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engine.forecast.allocator import MIB, CachingAllocator
+from engine.forecast.recording import Recording
 
 CUBLAS_WORKSPACE = {9: 32 * MIB}
 """Bytes of a cuBLAS workspace by the major compute capability (``aten/src/ATen/cuda/CUDABlas``: 32 MiB on Hopper)."""
@@ -26,21 +27,21 @@ class Meter(TorchDispatchMode):
     product of the forward and of the backward each request one.
     """
 
-    def __init__(self, allocator: CachingAllocator, compute_capability: int) -> None:
+    def __init__(self, allocator: CachingAllocator | Recording, compute_capability: int) -> None:
         super().__init__()
         self.allocator = allocator
         self._live: dict[int, weakref.ref[Any]] = {}
         self._workspaces: set[str] = set()
         self._workspace = CUBLAS_WORKSPACE.get(compute_capability // 10, CUBLAS_WORKSPACE_ELSEWHERE)
         self.thread = "forward"
-        self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operations += 1
         if self.thread not in self._workspaces and func._schema.name in MATMULS:
             self._workspaces.add(self.thread)
+            self.allocator.operation = "workspace"
             self.allocator.allocate(self._workspace)
         result = func(*args, **(kwargs or {}))
+        self.allocator.operation = func._schema.name
         if isinstance(result, torch.Tensor):
             self.track(result)
         else:
@@ -48,7 +49,8 @@ class Meter(TorchDispatchMode):
                 if isinstance(leaf, torch.Tensor):
                     self.track(leaf)
         if func._schema.name in WHOLE_PRODUCTS:
-            self.allocator.free(self.allocator.allocate(args[0].untyped_storage().nbytes()))
+            block: Any = self.allocator.allocate(args[0].untyped_storage().nbytes())
+            self.allocator.free(block)
         return result
 
     def track(self, tensor: torch.Tensor) -> None:
@@ -57,7 +59,7 @@ class Meter(TorchDispatchMode):
         key = storage._cdata
         if key in self._live:
             return
-        block = self.allocator.allocate(storage.nbytes()) if storage.nbytes() else None
+        block: Any = self.allocator.allocate(storage.nbytes()) if storage.nbytes() else None
 
         def gone(_: Any) -> None:
             del self._live[key]

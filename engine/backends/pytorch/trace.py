@@ -5,12 +5,14 @@ meter counts what they would request of the CUDA allocator. Nothing is downloade
 
 Standard input: JSON ``{"config": {…config.json…}, "settings": {…}, "compute_capability": 86}``; the settings are those
 of ``engine.forecast.settings.Settings``. Standard output: one JSON line ``{"allocated_mib", "reserved_mib",
-"weights_mib", "forward_mib", "backward_mib", "optimizer_mib", "operations", "seconds"}`` or ``{"error"}``.
+"loading_mib", "forward_mib", "backward_mib", "optimizer_mib", "requests", "layers_traced",
+"seconds"}`` or ``{"error"}``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -28,7 +30,9 @@ from torch._subclasses import FakeTensorMode
 
 from engine.backends.pytorch.meter import Meter
 from engine.backends.pytorch.stand_ins import cuda_kernels, quantized_linear
+from engine.backends.sparing import leave_out
 from engine.forecast.allocator import MIB, CachingAllocator
+from engine.forecast.recording import BEGIN, Irregular, Peaks, Recording, extended
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 REFERENCE_ADAPTER = "ref"
@@ -41,12 +45,19 @@ HEAD_OUTPUTS = {
 GAUGES = {"sft": (4, 256), "orpo": (8, 256), "grpo": (8, 512), "dpo": (None, 256)}
 """Method -> (rows, positions) of the live KL gauge, as the modules of that name have them; None: all rows."""
 
+ALIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "granite")
+"""Architectures whose layers request the same, so that a few of them stand for all (tests/forecast/test_trace.py)."""
+FEWEST = 3
+"""Layers that are traced, and one more: the first, the last, and one between that is repeated."""
+
 
 def main() -> int:
     description = json.load(sys.stdin)
     out = os.dup(1)
     os.dup2(2, 1)  # what libraries print on the way must not mix with the answer
     try:
+        if description["settings"]["quantization"] == "none":
+            leave_out()
         found = trace(description["config"], description["settings"], description.get("compute_capability", 80))
     except Exception as error:
         found = {"error": f"{type(error).__name__}: {error}"[:500]}
@@ -54,26 +65,83 @@ def main() -> int:
     return 0
 
 
-def trace(config: dict[str, Any], settings: dict[str, Any], compute_capability: int) -> dict[str, Any]:
-    """Peak memory of a step of ``settings`` on the model of ``config`` (config.json's content)."""
+def trace(
+    config: dict[str, Any], settings: dict[str, Any], compute_capability: int, whole: bool = False
+) -> dict[str, Any]:
+    """Peak memory of a step of ``settings`` on the model of ``config`` (config.json's content). ``whole``: every layer
+    is traced, also where they are alike."""
     began = time.perf_counter()
     warnings.filterwarnings("ignore")
-    allocator = CachingAllocator()
-    with FakeTensorMode(allow_non_fake_inputs=True), _fake_friendly(), cuda_kernels(compute_capability):
-        step = Step(config, settings)
-        meter = Meter(allocator, compute_capability)
-        with meter:
-            step.load(allocator)
-            weights = allocator.allocated
-            phases = step.run(meter)
+    peaks, requests, traced = _peaks(config, settings, compute_capability, whole)
     return {
-        "allocated_mib": allocator.peak_allocated / MIB,
-        "reserved_mib": allocator.peak_reserved / MIB,
-        "weights_mib": weights / MIB,
-        **{f"{phase}_mib": peak / MIB for phase, peak in phases.items()},
-        "operations": meter.operations,
+        "allocated_mib": peaks.allocated / MIB,
+        "reserved_mib": peaks.reserved / MIB,
+        **{f"{phase}_mib": peak / MIB for phase, peak in peaks.phases.items()},
+        "requests": requests,
+        "layers_traced": traced,
         "seconds": time.perf_counter() - began,
     }
+
+
+def _peaks(
+    config: dict[str, Any], settings: dict[str, Any], compute_capability: int, whole: bool
+) -> tuple[Peaks, int, list[int]]:
+    """Peaks, how many requests they are of, and how many layers were traced for that: of a model whose layers are all
+    alike a few, prolonged; else the model as it is."""
+    layers = 0 if whole else layers_alike(config)
+    if layers > FEWEST + 2:
+        counts = [FEWEST, FEWEST + 1]
+        fewer, more = (_recorded(shortened(config, count), settings, compute_capability) for count in counts)
+        with contextlib.suppress(Irregular):
+            long = extended(fewer, more, layers - counts[1])
+            return long.replay(CachingAllocator()), len(long.events), counts
+    recording = _recorded(config, settings, compute_capability)
+    return recording.replay(CachingAllocator()), len(recording.events), [config.get("num_hidden_layers", 0)]
+
+
+def _recorded(config: dict[str, Any], settings: dict[str, Any], compute_capability: int) -> Recording:
+    recording = Recording()
+    with _collected(), FakeTensorMode(allow_non_fake_inputs=True), _fake_friendly(), cuda_kernels(compute_capability):
+        step = Step(config, settings)
+        meter = Meter(recording, compute_capability)
+        with meter:
+            step.load(recording)
+            recording.mark("loading")
+            step.run(meter, recording)
+            recording.close()
+    return recording
+
+
+@contextlib.contextmanager
+def _collected() -> Iterator[None]:
+    """The cyclic collector comes when it likes; here everything is freed where the last reference to it ends."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def layers_alike(config: dict[str, Any]) -> int:
+    """How many layers of one kind the model has; 0 where they may differ, or nobody has looked."""
+    if config.get("model_type") not in ALIKE or "text_config" in config:
+        return 0
+    layers = config.get("num_hidden_layers")
+    return layers if isinstance(layers, int) else 0
+
+
+def shortened(config: dict[str, Any], layers: int) -> dict[str, Any]:
+    """The same model with fewer layers; of kinds that alternate (Gemma's windows) each is there."""
+    before = config["num_hidden_layers"]
+    short = {**config, "num_hidden_layers": layers}
+    kinds = config.get("layer_types")
+    if isinstance(kinds, list) and len(kinds) == before:
+        rare = [kind for kind in dict.fromkeys(kinds) if kind != kinds[0]]
+        short["layer_types"] = [*rare, *[kinds[0]] * (layers - len(rare))]
+    return short
 
 
 class Step:
@@ -151,12 +219,12 @@ class Step:
 
     # ---- memory --------------------------------------------------------------------------------------------------
 
-    def load(self, allocator: CachingAllocator) -> None:
+    def load(self, recording: Recording) -> None:
         """Request every parameter and buffer in the order and precision of loading, with the copies on the way."""
         quantized = self.settings["quantization"] != "none"
         if quantized:  # transformers warms the allocator up with one block of the model's size, and frees it
             total = sum(_bytes(parameter) for parameter in self.model.parameters() if not parameter.requires_grad)
-            allocator.free(allocator.allocate(total))
+            recording.warm_up(total)
         self._request(self.model, quantized)
         if self.reference is not None:
             self._request(self.reference, quantized)
@@ -197,40 +265,29 @@ class Step:
 
     # ---- steps ---------------------------------------------------------------------------------------------------
 
-    def run(self, meter: Meter) -> dict[str, int]:
-        """Two steps, the second measured (the first makes the optimizer's state). Peaks of its phases in bytes."""
+    def run(self, meter: Meter, recording: Recording) -> None:
+        """Two steps, of which the second counts (the first makes the optimizer's state)."""
         optimizer = self._optimizer()
         batch, length = self.settings["batch_size"], self.settings["length"]
         sequences = batch * (2 if self.settings["method"] in ("dpo", "orpo", "cpo") else 1)
         tokens = torch.empty((sequences, length), dtype=torch.long)
-        phases: dict[str, int] = {}
         for _ in range(2):
-            self._step(optimizer, tokens, meter, phases)
-        return phases
+            self._step(optimizer, tokens, meter, recording)
 
-    def _step(self, optimizer: Any, tokens: torch.Tensor, meter: Meter, phases: dict[str, int]) -> None:
-        allocator = meter.allocator
-        peaks = []
-
-        def phase(name: str) -> None:
-            phases[name] = allocator.peak_allocated
-            peaks.append(allocator.peak_allocated)
-            allocator.peak_allocated = allocator.allocated
-
+    def _step(self, optimizer: Any, tokens: torch.Tensor, meter: Meter, recording: Recording) -> None:
         optimizer.zero_grad(set_to_none=True)
-        allocator.peak_allocated = allocator.allocated
+        recording.mark(BEGIN)
         for _ in range(min(2, self.settings["accumulation"])):
             meter.thread = "forward"
             held, loss = self._loss(tokens)
-            phase("forward")
+            recording.mark("forward")
             meter.thread = "backward"
             loss.backward()
             if not self.plain:
                 held = loss = None
-            phase("backward")
+            recording.mark("backward")
         optimizer.step()
-        phase("optimizer")
-        allocator.peak_allocated = max(peaks)
+        recording.mark("optimizer")
         del held
 
     def _loss(self, tokens: torch.Tensor) -> tuple[Any, torch.Tensor]:

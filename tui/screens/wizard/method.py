@@ -24,7 +24,7 @@ INDENT = 12
 class MethodPage(Page):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"pick({number})", show=False) for number in range(1, 10)),
-        Binding("t", "tables", "compare"),
+        Binding("t", "tables", "compare", tooltip="All methods side by side: tables and chart"),
         Binding("pagedown,j", "card(1)", "more", key_display="PgDn"),
         Binding("pageup,k", "card(-1)", show=False),
     ]

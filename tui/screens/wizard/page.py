@@ -26,7 +26,7 @@ class Page(Screen[None]):
     CSS_PATH = STYLES
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back"),
-        Binding("f1", "why", "why"),
+        Binding("f1", "why", "why", tooltip="Why this step, and its keys"),
         Binding("f9", "leave", "home", tooltip="To the runs; what was said is kept"),
     ]
     WHY = ""

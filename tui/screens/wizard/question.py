@@ -30,10 +30,10 @@ LIGHTS = {"taken": "bold $accent", "pointed": "$accent", "open": "", "dark": "di
 class QuestionPage(Page):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"answer({number})", show=False) for number in range(1, 10)),
-        Binding("w", "why", "why this"),
-        Binding("u", "start('cases')", "use cases"),
-        Binding("c", "start('strategies')", "combined"),
-        Binding("t", "tables", "compare"),
+        Binding("w", "why", "why this", tooltip="Why this question"),
+        Binding("u", "start('cases')", "cases", tooltip="Begin with a use case"),
+        Binding("c", "start('strategies')", "combined", tooltip="Begin with a combined strategy"),
+        Binding("t", "tables", "compare", tooltip="All methods side by side: tables and chart"),
         Binding("left", "model(-1)", "other model", key_display="←→"),
         Binding("right", "model(1)", show=False),
     ]

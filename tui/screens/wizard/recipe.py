@@ -74,7 +74,7 @@ class Row(Horizontal):
 class RecipePage(Page):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "other_view", "form/YAML"),
-        Binding("f4", "save", "save as"),
+        Binding("f4", "save", "save", tooltip="Save the recipe as a file"),
         Binding("f5", "start", "start"),
     ]
     WHY = (

@@ -26,7 +26,7 @@ class Starts(Page):
     HEADING = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"pick({number})", show=False) for number in range(1, 10)),
-        Binding("t", "tables", "compare"),
+        Binding("t", "tables", "compare", tooltip="All methods side by side: tables and chart"),
     ]
 
     def body(self) -> ComposeResult:

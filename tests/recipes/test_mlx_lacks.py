@@ -1,0 +1,41 @@
+"""What MLX does not have is named with its line and the nearest equivalent, before a run is created."""
+
+from __future__ import annotations
+
+import pytest
+
+from recipes.errors import InputError
+from recipes.load import load_recipe
+
+RECIPE = """\
+name: short
+model: lab-nano
+{more}
+stages:
+  - method: sft
+    data: {{source: lab/domain.jsonl}}
+    {stage}
+"""
+
+
+def loaded(tmp_path, more="", stage="steps: 4", overrides=()):
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE.format(more=more, stage=stage))
+    return load_recipe(str(path), list(overrides)).recipe
+
+
+@pytest.mark.parametrize("optimizer", ["adamw-8bit", "paged-adamw-8bit"])
+def test_a_bitsandbytes_optimizer_is_named_with_the_nearest(optimizer, tmp_path):
+    with pytest.raises(InputError, match=f"line 7: `stages.0.optimizer`.*`{optimizer}`.*bitsandbytes.*`adamw`"):
+        loaded(tmp_path, "backend: mlx", f"optimizer: {optimizer}")
+    with pytest.raises(InputError, match="bitsandbytes"):
+        loaded(tmp_path, "", f"optimizer: {optimizer}", ["backend=mlx"])
+    with pytest.raises(InputError, match="bitsandbytes"):
+        loaded(tmp_path, "", f"optimizer: {optimizer}", ["stages.0.backend=mlx"])
+    assert loaded(tmp_path, "backend: pytorch", f"optimizer: {optimizer}").stages[0].optimizer == optimizer
+
+
+def test_several_processes_are_pytorchs(tmp_path):
+    with pytest.raises(InputError, match="line 4: `processes`.*`2` with MLX in stage 1.*accumulation"):
+        loaded(tmp_path, "backend: mlx\nprocesses: 2")
+    assert loaded(tmp_path, "processes: 2").processes == 2
