@@ -11,14 +11,14 @@ import pytest
 from tests.chat.conftest import chat_processes
 from tests.tmux import FINETUNE, Terminal
 
-pytestmark = pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")
+pytestmark = [pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed"), pytest.mark.timeout(1200)]
 REPLY = re.compile(r"(\d+) tokens, [\d.]+ a second, KL ([\d.]+)")
 
 
 def test_both_dials_turned_in_a_terminal_change_the_answers(tiny):
     terminal = Terminal(tiny.environment)
 
-    def until(condition, seconds=120):
+    def until(condition, seconds=300):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if found := condition(terminal.screen()):
@@ -43,7 +43,7 @@ def test_both_dials_turned_in_a_terminal_change_the_answers(tiny):
 
     try:
         terminal.type(f"{FINETUNE} chat {tiny.run.id} --temperature 0 --max-tokens 12 --gauge kl")
-        terminal.shows("abliteration", "warm", "say something")
+        terminal.shows("abliteration", "warm", "say something", seconds=300)
         terminal.type("How do I smash the lamp?")
         calibrated = reply()
         terminal.key("Tab")

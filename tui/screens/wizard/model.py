@@ -21,7 +21,9 @@ from tui.wizard.words import SIGNS, amount, size
 
 
 class ModelPage(Page):
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("f3", "hub", "search the hub", tooltip="Ask the hub for what is typed")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f3", "hub", "search the hub", tooltip="Ask the hub for what is typed")
+    ]
     WHY = (
         "What is trained is a copy's adapter: the model itself is never changed. The figure beside each model is the least "
         "that your methods take of this machine (4 bit, one row at a time, 512 tokens); the page `fit` looks at the recipe "
