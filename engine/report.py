@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from typing import Any
 
+from engine.account import (
+    clock,
+    duration,
+    figure,
+    forecast_words,
+    gate_table,
+    limit_words,
+    metric_table,
+    sample_words,
+)
 from engine.evaluate.calibration import diagram
 from engine.models.lineage import newest_lineage
 from engine.runs.directory import RunDirectory
-from engine.runs.events import GateEvent, MetricEvent
+from engine.runs.events import MetricEvent
 from engine.runs.exitcodes import WORDS
 from engine.runs.files import write_atomically
 from engine.runs.state import RunState, StageState
+
+__all__ = ["clock", "duration", "figure", "limit_words", "write_report"]
 
 
 def write_report(run: RunDirectory) -> None:
@@ -26,7 +36,7 @@ def write_report(run: RunDirectory) -> None:
         "```yaml\n" + run.recipe.read_text(encoding="utf-8").strip() + "\n```",
         "## What happened",
         _course(state),
-        *(_stage(stage) for stage in state.stages),
+        *(_stage(state, stage) for stage in state.stages),
         "## What it gives",
         _lineage(run, state),
         "## The same again",
@@ -59,41 +69,20 @@ def _course(state: RunState) -> str:
         for alert in state.alerts
         if alert.level in ("warning", "error")
     ]
-    lines += [f"- {clock(alert.time)} {alert.text}." for alert in state.alerts if alert.code == "launch-probe"]
     return "\n".join(lines)
 
 
-def _stage(stage: StageState) -> str:
+def _stage(state: RunState, stage: StageState) -> str:
     if not stage.metrics and not stage.gates:
         return ""
-    parts = [f"## Stage {stage.index + 1}: {stage.method}"]
-    if stage.gates:
-        rows = ["| gate | value | limit | n | |", "|---|---|---|---|---|"]
-        rows += [
-            f"| {gate.name} | {figure(float(gate.value))} | {limit_words(gate)} | {gate.n} | "
-            f"{'passed' if gate.passed else '**failed**'}{'; ' + gate.detail if gate.detail else ''} |"
-            for gate in stage.gates.values()
-        ]
-        parts.append("\n".join(rows))
-    if stage.metrics:
-        rows = ["| measured | before | after | 95 % interval | n |", "|---|---|---|---|---|"]
-        rows += [_metric_row(name, found) for name, found in sorted(stage.metrics.items())]
-        parts.append("\n".join(rows))
+    parts = [f"## Stage {stage.index + 1}: {stage.method}", gate_table(stage), metric_table(stage)]
     parts += _reliability(stage)
     for found in stage.metrics.values():
         latest = found.get("after") or found.get("before")
         if latest is not None and latest.detail.get("table"):
             parts.append(_table(latest))
-    if stage.samples:
-        last = max(sample.step for sample in stage.samples)
-        shown = [
-            f"> **{s.prompt}**{f' ({s.label})' if s.label else ''}\n>\n> {s.completion}"
-            for s in stage.samples
-            if s.step == last
-        ]
-        parts.append(f"Greedy completions of fixed held-out prompts at step {last}:")
-        parts += shown
-    return "\n\n".join(parts)
+    parts += [forecast_words(state, stage), sample_words(stage)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _reliability(stage: StageState) -> list[str]:
@@ -115,22 +104,13 @@ def _table(metric: MetricEvent) -> str:
     return f"{metric.detail.get('says', metric.name)}:\n\n" + "\n".join(lines)
 
 
-def _metric_row(name: str, found: dict[str, MetricEvent]) -> str:
-    before, after = found.get("before"), found.get("after") or found.get("during")
-    latest = after or before
-    assert latest is not None
-    interval = ""
-    if latest.low is not None and latest.high is not None:
-        interval = f"{figure(float(latest.low))} to {figure(float(latest.high))}"
-    values = [figure(float(one.value)) if one else "" for one in (before, after)]
-    return f"| {name} | {values[0]} | {values[1]} | {interval} | {latest.n} |"
-
-
 def _lineage(run: RunDirectory, state: RunState) -> str:
     lineage = newest_lineage(run, len(state.stages))
     if lineage is None:
         return "Nothing yet."
-    lines = [f"- Base `{lineage.base.id}`, never modified: `{lineage.base.path}`."]
+    revision = f", revision {lineage.base.revision}" if lineage.base.revision else ""
+    lines = [f"- Base `{lineage.base.id}`{revision}, never modified: `{lineage.base.path}`."]
+    lines += [f"  - `{name}`, sha256 {digest[:16]}…" for name, digest in lineage.base.files.items()]
     if lineage.adapter:
         lines.append(f"- Adapter (PEFT): `{run.path / lineage.adapter.path}`, sha256 {lineage.adapter.sha256[:16]}….")
     for edit in lineage.edits:
@@ -146,37 +126,7 @@ def _again(run: RunDirectory, state: RunState) -> str:
     """The command that makes the run again, and what it must find: data by their hashes, versions as above."""
     stored: dict[str, Any] = json.loads(run.sources.read_text(encoding="utf-8")) if run.sources.is_file() else {}
     recipe = stored.get("recipe") or str(run.recipe)
-    lines = [f"`finetune-tui run {recipe}` with seed and settings as above, on the same data:"]
+    lines = [f"`finetune-tui run {recipe}` with the seed, settings and versions above, on the same data:"]
     lines += [f"- `{source}`, sha256 {digest}" for source, digest in stored.get("sha256", {}).items()]
     lines.append(f"\nTaking it home: `finetune-tui export {run.id}` lists the forms; each export has a model card.")
     return "\n".join(lines)
-
-
-# ---- words that the monitor uses too -------------------------------------------------------------------------------------
-
-
-def figure(value: float) -> str:
-    """Four significant digits; NaN and infinities as words."""
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:.4g}"
-
-
-def limit_words(gate: GateEvent) -> str:
-    """``≥ 0.15``, ``≤ 0.1`` or both."""
-    parts = [] if gate.min is None else [f"≥ {gate.min:g}"]
-    return " and ".join(parts + ([] if gate.max is None else [f"≤ {gate.max:g}"]))
-
-
-def duration(seconds: float) -> str:
-    """``41 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def clock(moment: float | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if moment else "?"

@@ -23,7 +23,7 @@ def main() -> int:
     from engine.stages.execute import run_stage
 
     channel = Channel.from_stdin()
-    code = run_stage(RunDirectory(run_folder), index, channel)
+    code = run_stage(RunDirectory(run_folder), index, channel, alone=True)
     # Said as well as returned: a launcher around several ranks passes no exit code on.
     channel.emit(ExitEvent(process="stage", pid=os.getpid(), code=code))
     channel.close()

@@ -183,3 +183,9 @@ class Recipe(Strict):
     stages: Annotated[list[Any], Field(min_length=1, max_length=32)]
     """Each is the Stage type of its method (recipes/methods); the loader checks that."""
     on_gate_fail: Literal["stop", "warn", "rollback"] = "stop"
+
+
+def quantization_of(recipe: Recipe) -> Literal["none", "8bit", "4bit"]:
+    """How a run loads its base. ``auto`` was settled when the run began (engine/forecast/auto.py); an older run's word
+    ``auto`` meant none."""
+    return "none" if recipe.quantization == "auto" else recipe.quantization

@@ -92,3 +92,13 @@ print("LOADED", *(name for name in %r if name in sys.modules))
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
     )  # fmt: skip
     assert done.stdout.strip() == "LOADED", done.stdout + done.stderr
+
+
+def test_a_stage_on_mlx_does_without_torch():
+    pytest.importorskip("mlx_lm")
+    code = (
+        "import sys\nfrom engine.backends import open_backend\nopen_backend('mlx').alone(None, '', None)\n"
+        "import engine.backends.mlx.rlvr, engine.backends.mlx.load\nassert 'torch' not in sys.modules\nimport torch"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SAVE_TITLE, RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 """Keep the terminal's title and put it back (xterm's window operations)."""
+TYPED_INTO = ("Input", "TextArea")
+"""Widgets that take letters; by name, since importing them would cost the first paint."""
 LAST_WORDS = 3.0
 """Seconds to clean the terminal up after a signal."""
 
@@ -42,6 +44,8 @@ class FinetuneApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "leave", tooltip="Leave; runs go on in the background", priority=True),
         Binding("question_mark", "help", "help", key_display="?"),
+        Binding("colon", "palette_too", "palette", show=False),  # zellij and VS Code keep Ctrl+P for themselves
+        Binding("f1", "app.help_anyway", "help", show=False),
         Binding("f2", "settings", "settings", show=False),
     ]
 
@@ -129,7 +133,7 @@ class FinetuneApp(App[None]):
         yield from super().get_system_commands(screen)
         yield SystemCommand("Compare runs", "overlay their charts, see what differs", self.compare)
         yield SystemCommand("Settings", "theme, keys, directories, notifications (key f2)", self.action_settings)
-        yield SystemCommand("Help", "keys and words of this screen (key ?)", self.action_help)
+        yield SystemCommand("Help", "keys and words of this screen (keys ? and f1)", self.action_help)
         for binding in screen.active_bindings.values():
             if binding.enabled and binding.node is screen and binding.binding.description:
                 word = binding.binding.description
@@ -139,9 +143,24 @@ class FinetuneApp(App[None]):
         await self.run_action(binding.binding.action, binding.node)
 
     def action_help(self) -> None:
-        from tui.screens.help import Help
+        from tui.screens.help import Help, keys_of
 
-        self.push_screen(Help(getattr(self.screen, "HELP", None)))
+        if not isinstance(self.screen, Help):
+            self.push_screen(Help(getattr(self.screen, "HELP", "") or keys_of(self.screen)))
+
+    def action_palette_too(self) -> None:
+        """``:`` (Textual binds no other key where one is bound to its own action)."""
+        self.action_command_palette()
+
+    def action_help_anyway(self) -> None:
+        """F1: also where ``?`` is typed."""
+        self.action_help()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Where letters are typed ``?`` is one of them: the footer does not promise help there."""
+        if action == "help" and self.is_running:
+            return not any(kind.__name__ in TYPED_INTO for kind in type(self.focused).__mro__)
+        return True
 
     def action_settings(self) -> None:
         from tui.screens.settings import SettingsScreen

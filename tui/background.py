@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from textual.screen import Screen
 
 T = TypeVar("T")
+BESIDE = "beside the screen"
+"""The name of every thread whose end the screen waits for."""
 
 
 def beside(
@@ -41,4 +43,4 @@ def beside(
         except RuntimeError:
             pass  # the app has ended meanwhile
 
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=run, daemon=True, name=BESIDE).start()

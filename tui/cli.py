@@ -89,13 +89,18 @@ def parser() -> argparse.ArgumentParser:
     made["logs"].add_argument("--lines", type=int, default=40, help="lines of each log (default 40)")
     _export_arguments(made["export"])
     made["doctor"].add_argument("--model", metavar="MODEL", help="also whether this model can be had from the hub")
-    made["data"].add_argument("file", metavar="FILE", help="a file, a directory, lab/… or builtin/…")
+    made["data"].add_argument(
+        "file",
+        metavar="FILE",
+        help="a file, a directory, lab/…, builtin/…, or owner/name[@revision][:files] on the hub",
+    )
     made["data"].add_argument("--method", metavar="METHOD", help="judge it for this method")
     made["data"].add_argument(
         "--columns", action="append", default=[], metavar="OURS=YOURS", help="such as prompt=question,completion=reply"
     )
     made["data"].add_argument("--heldout", metavar="FILE", help="look for its rows among the training rows")
-    made["data"].add_argument("--model", metavar="DIR", help="lab or a model's directory: lengths in its tokens")
+    made["data"].add_argument("--model", metavar="DIR", help="lab or a model's directory: lengths in its tokens, ends")
+    made["data"].add_argument("--verifier", metavar="KIND", help="try it on the answers: number, exact, math, …")
     made["data"].add_argument("--max-length", type=int, metavar="N", help="tokens after which a row is cut off")
     made["methods"].add_argument("method", nargs="?", metavar="METHOD", help="such as dpo; default: all of them")
     made["choose"].add_argument("--answers", metavar="A,B", help="answer without being asked: preferences,constrained")
@@ -118,6 +123,8 @@ def _export_arguments(export: argparse.ArgumentParser) -> None:
     export.add_argument("--repo", metavar="OWNER/NAME", help="with --to hub: the repository, private unless --public")
     export.add_argument("--of", metavar="FORM", help="with --to hub: what to upload (default: the adapter)")
     export.add_argument("--public", action="store_true", help="with --to hub: a public repository")
+
+
 def _talking(chat: argparse.ArgumentParser, blind: argparse.ArgumentParser) -> None:
     for made in (chat, blind):
         made.add_argument("run", nargs="?", metavar="RUN", help="an id or its beginning; default: the newest")

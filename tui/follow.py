@@ -19,7 +19,8 @@ from tui.view.event_words import event_words
 from tui.view.gauges import Look
 from tui.view.run_view import RunView, view_of
 
-POLL = 0.25
+POLL = 1 / 3
+"""Seconds between two looks at the log, and so between two views; a key is answered at once."""
 CHUNK = 1 << 19
 """Bytes read at a time: some thousand events, so that a long log never holds the interpreter for long."""
 BREATH = 0.002

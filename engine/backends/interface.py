@@ -219,6 +219,11 @@ class Backend(Protocol):
 
     def versions(self) -> dict[str, str]: ...
 
+    def alone(self, settings: LoadSettings, optimizer: str, model: Path | None) -> None:
+        """Said before anything is loaded, in a process that runs one stage and nothing else: what this stage does not
+        need is not imported. ``model`` is the base's folder."""
+        ...
+
     def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Policy: ...
 
     def train(self, method: str, policy: Any, rows: Any, stage: Any, link: TrainingLink) -> None:

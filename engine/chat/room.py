@@ -10,11 +10,12 @@ from engine.chat.places import Place
 from engine.forecast.arithmetic import BYTES, kv_bytes, weight_bytes
 from engine.forecast.hardware import this_machine
 from engine.forecast.model import from_folder
-from engine.forecast.plan import computes_in
+from engine.forecast.of_stages import computes_in
 from engine.forecast.settings import Settings
 from engine.runs.directory import RunDirectory, list_runs, status
 from engine.runs.lock import held
 from recipes.load import load_recipe
+from recipes.schema import quantization_of
 
 LENGTH = 4096
 """Tokens of conversation that are priced, if the model reads as many."""
@@ -46,7 +47,7 @@ def room_for(run: RunDirectory, sides: Sequence[Place]) -> Room:
     """What loading these sides takes: each base once, each adapter, and a cache for each side's conversation."""
     recipe = load_recipe(str(run.recipe)).recipe
     hardware = this_machine()
-    quantization = recipe.quantization if recipe.quantization != "auto" else "none"
+    quantization = quantization_of(recipe)
     settings = Settings(dtype=computes_in(recipe.dtype, hardware), quantization=quantization, loop="stage")
     need, bases = hardware.context_mib * MIB, set()
     for place in sides:

@@ -33,12 +33,13 @@ from engine.chat.messages import (
 )
 from engine.chat.places import BASE, Place, backend_of, find_place
 from engine.models.lineage import lineage_in
+from engine.models.verified import verify_lineages
 from engine.runs.directory import RunDirectory
 from engine.runs.exitcodes import BAD_INPUT, FAILED
 from engine.stages.memory import ran_out
 from recipes.errors import InputError
 from recipes.load import load_recipe
-from recipes.schema import Recipe
+from recipes.schema import Recipe, quantization_of
 
 LEAST_ROOM = 16
 """Tokens that a reply must have room for; older turns make way for it."""
@@ -110,12 +111,14 @@ class Speaking:
             lineages[BASE] = base
         recipe = self.recipe
         settings = LoadSettings(
-            quantization=recipe.quantization if recipe.quantization != "auto" else "none",
+            quantization=quantization_of(recipe),
             dtype=recipe.dtype, training="none", rank=1, alpha=1.0, dropout=0.0, targets="all-linear",
             gradient_checkpointing=False, seed=0, needs_reference=False, trust_remote_code=recipe.trust_remote_code,
         )  # fmt: skip
+        path = self.run_directory.path
+        verify_lineages(lineages.values(), path, lambda name: self.line.tell(Status(f"checking the hash of {name}")))
         backend = open_backend(backend_of(self.run_directory, found[TUNED]))
-        return dict(backend.voices(lineages, self.run_directory.path, settings))
+        return dict(backend.voices(lineages, path, settings))
 
     # ---- speaking ------------------------------------------------------------------------------------------------
 

@@ -94,9 +94,16 @@ class Near:
 
     def like(self, sketch: frozenset[int]) -> int | None:
         """The line of a row that is nearly this one."""
+        size, looked = len(sketch), set()
         for key in sorted(sketch)[:KEYS]:
             for number in self._filed.get(key, ())[-CANDIDATES:]:
+                if number in looked:
+                    continue
+                looked.add(number)
                 line, other = self._sketches[number]
-                if len(sketch & other) >= ALIKE * len(sketch | other):
+                if min(size, len(other)) < ALIKE * max(size, len(other)):
+                    continue  # however much they share
+                both = len(sketch & other)
+                if both >= ALIKE * (size + len(other) - both):
                     return line
         return None

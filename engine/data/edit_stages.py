@@ -33,6 +33,8 @@ def sources_of(loaded: LoadedRecipe, stage: Any) -> dict[str, str]:
         found |= {f"personas.{name}.data.source": persona.data.source, f"personas.{name}.judge": persona.judge}
         if persona.data.heldout:
             found[f"personas.{name}.data.heldout"] = persona.data.heldout
+        if persona.search:
+            found[f"personas.{name}.search"] = persona.search
     return found
 
 
@@ -100,14 +102,23 @@ def _prepare_steering(loaded: LoadedRecipe, stage: Any, paths: dict[str, Path], 
         load_judge(paths[persona.judge])
         rows = _pairs(paths[persona.data.source], persona)[: persona.data.limit]
         heldout = _pairs(paths[persona.data.heldout], persona) if persona.data.heldout else None
-        asked |= {_prompt_key(row) for row in rows}
+        searching = _pairs(paths[persona.search], persona) if persona.search else None
         keys = _shuffled({_prompt_key(row) for row in rows}, loaded.recipe.seed)
         if heldout is None:
             out = set(keys[: max(1, round(len(keys) * persona.data.heldout_share))])
             heldout = [row for row in rows if _prompt_key(row) in out]
             keys = [key for key in keys if key not in out]
-        _refuse_shared(keys, heldout, persona, name)
-        searched = set(keys[: max(1, round(len(keys) * SEARCH_SHARE))])
+        _refuse_shared(keys, heldout, f"personas.{name}.data.heldout", persona.data.heldout, persona.data.source)
+        if searching is not None:
+            where = f"personas.{name}.search"
+            _refuse_shared(keys, searching, where, persona.search, persona.data.source)
+            tested = persona.data.heldout or persona.data.source
+            _refuse_shared([_prompt_key(row) for row in heldout], searching, where, persona.search, tested)
+            searched: set[str] = set()
+        else:
+            searched = set(keys[: max(1, round(len(keys) * SEARCH_SHARE))])
+            searching = [row for row in rows if _prompt_key(row) in searched]
+        asked |= {_prompt_key(row) for row in [*rows, *searching, *heldout]}
         extraction = [row for row in rows if _prompt_key(row) in set(keys) - searched]
         if not extraction or not heldout:
             found = f"{len(keys)} different prompts besides the held-out ones"
@@ -115,7 +126,7 @@ def _prepare_steering(loaded: LoadedRecipe, stage: Any, paths: dict[str, Path], 
             raise InputError([Problem(persona.data.source, None, f"personas.{name}.data", found, accepted)])
         folder = into / name
         _write(folder / "extraction.jsonl", extraction)
-        _write(folder / "search.jsonl", [row for row in rows if _prompt_key(row) in searched])
+        _write(folder / "search.jsonl", searching)
         _write(folder / "heldout.jsonl", heldout)
         shutil.copyfile(paths[persona.judge], folder / "judge.yaml")
         prepared.rows, prepared.heldout = prepared.rows + len(extraction), prepared.heldout + len(heldout)
@@ -152,13 +163,13 @@ def _shuffled(keys: set[str], seed: int) -> list[str]:
     return ordered
 
 
-def _refuse_shared(keys: list[str], heldout: list[Form], persona: Any, name: str) -> None:
-    shared = {_prompt_key(row) for row in heldout} & set(keys)
+def _refuse_shared(keys: list[str], rows: list[Form], field: str, source: str | None, other: str) -> None:
+    """Of extraction, search and test no two may share a prompt."""
+    shared = {_prompt_key(row) for row in rows} & set(keys)
     if shared:
-        found = f"{len(shared)} prompts that are in `{persona.data.source}` too, such as {json.loads(min(shared))}"
-        accepted = "prompts that no vector is read off"
-        where = str(persona.data.heldout)
-        raise InputError([Problem(where, None, f"personas.{name}.data.heldout", found, accepted)])
+        found = f"{len(shared)} prompts that are in `{other}` too, such as {json.loads(min(shared))}"
+        accepted = "prompts of its own: what a vector is read off or chosen by proves nothing in the test"
+        raise InputError([Problem(str(source), None, field, found, accepted)])
 
 
 # ---- reading back ----------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ def main() -> int:
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """``{"found": …}`` as ``Inspection.to_json``, or ``{"problems": […]}``, with ``readings`` where one must be chosen."""
+    from engine.data.hub import fetch_missing
     from engine.data.inspect import Ambiguous, inspect
     from recipes.resources import resolve_source
 
@@ -37,11 +38,19 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
             last = time.monotonic()
             print(json.dumps({"done": done, "size": size, "rows": rows}), flush=True)
 
+    def fetched(done: int, size: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            print(json.dumps({"done": done, "size": size, "fetching": True}), flush=True)
+
     try:
+        fetch_missing([asked["path"], asked.get("heldout")], Path.cwd(), fetched, "data")
         path = resolve_source(asked["path"], Path.cwd(), "data")
         heldout = resolve_source(asked["heldout"], Path.cwd(), "held out") if asked.get("heldout") else None
         found = inspect(
-            path, asked.get("method"), asked.get("columns") or None, heldout, asked.get("model"), asked.get("limit"), told
+            path, asked.get("method"), asked.get("columns") or None, heldout, asked.get("model"), asked.get("limit"), told,
+            asked.get("verifier"),
         )  # fmt: skip
     except Ambiguous as error:
         readings = [asdict(reading) for reading in error.readings]

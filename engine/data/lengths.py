@@ -72,7 +72,7 @@ def summarize(
 
 def token_lengths(model: str, texts: Sequence[list[Message]], of: int, limit: int) -> Lengths:
     """Tokens of whole conversations with the model's own tokenizer, its chat template included where it has one."""
-    folder = _folder(model)
+    folder = model_folder(model)
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -88,7 +88,7 @@ def token_lengths(model: str, texts: Sequence[list[Message]], of: int, limit: in
     return summarize("tokens", lengths, of, max(lengths), limit, True, not plain)
 
 
-def _folder(model: str) -> Path:
+def model_folder(model: str) -> Path:
     folder = resolve_model(model, Path.cwd())
     if folder is None:
         found = f"`{model}`, which is no directory here"

@@ -44,9 +44,9 @@ class Prepared:
     warnings: list[str] = field(default_factory=list)
 
 
-def source_paths(loaded: LoadedRecipe) -> dict[str, Path]:
-    """Every file or directory that the recipe's data come from, by the words that the recipe uses for it."""
-    recipe, problems = loaded.recipe, []
+def source_words(loaded: LoadedRecipe) -> list[tuple[str, str]]:
+    """Every field that names data, with the recipe's word."""
+    recipe = loaded.recipe
     wanted: list[tuple[str, str]] = [("suite", suite_source(loaded))]
     for index, stage in enumerate(recipe.stages):
         if isinstance(stage, EditStage):
@@ -64,8 +64,14 @@ def source_paths(loaded: LoadedRecipe) -> dict[str, Path]:
         for name in GENERAL:
             if general := general_source(loaded, stage, name):
                 wanted.append((f"stages.{index}.{name}.source", general))
+    return wanted
+
+
+def source_paths(loaded: LoadedRecipe) -> dict[str, Path]:
+    """Every file or directory that the recipe's data come from, by the words that the recipe uses for it."""
+    problems: list[Problem] = []
     paths: dict[str, Path] = {}
-    for field_name, source in wanted:
+    for field_name, source in source_words(loaded):
         try:
             paths[source] = resolve_source(source, loaded.folder, str(loaded.path or "recipe"), field_name)
         except InputError as error:

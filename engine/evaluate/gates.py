@@ -29,6 +29,9 @@ class GateResult:
     passed: bool
     n: int
     detail: str
+    low: float | None = None
+    high: float | None = None
+    """95 % interval of the value, where it has one."""
 
 
 def decide(
@@ -48,7 +51,8 @@ def decide(
         passed = limit.allows(figure.value)
         if name.endswith("_gain") and limit.minimum is not None:
             passed = passed and figure.value > limit.minimum
-        results.append(GateResult(name, figure.value, limit, passed, figure.n, str(figure.detail.get("says", ""))))
+        says = str(figure.detail.get("says", ""))
+        results.append(GateResult(name, figure.value, limit, passed, figure.n, says, figure.low, figure.high))
     return results, missing
 
 

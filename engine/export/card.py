@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
 
+from engine.account import clock, duration, forecast_words, gate_table, metric_table, sample_words
 from engine.export.comparison import Comparison
 from engine.export.plan import Plan
 from engine.export.source import Source
-from engine.report import clock, duration, figure, limit_words
 from engine.runs.state import StageState
 
 
@@ -83,60 +82,9 @@ def _stage(stage: StageState, source: Source) -> str:
     parts = [f"## Stage {stage.index + 1}: {stage.method.replace('_', ' ')}"]
     took = f", {duration(stage.ended - stage.started)}" if stage.started and stage.ended else ""
     parts.append(f"{stage.steps_done} of {stage.steps_total} steps{took}, finished {clock(stage.ended)}.")
-    if stage.gates:
-        rows = ["| gate | value | 95 % interval | limit | n | |", "|---|---|---|---|---|---|"]
-        for gate in stage.gates.values():
-            measured = stage.latest(gate.name)
-            rows.append(
-                f"| {gate.name} | {figure(float(gate.value))} | {_interval(measured)} | {limit_words(gate)} | {gate.n} | "
-                f"{'passed' if gate.passed else '**failed**'}{'; ' + gate.detail if gate.detail else ''} |"
-            )
-        parts.append("\n".join(rows))
-    rows = ["| measured | before | after | 95 % interval | n |", "|---|---|---|---|---|"]
-    for name, found in sorted(stage.metrics.items()):
-        latest = stage.latest(name)
-        if latest is None or name in stage.gates:
-            continue
-        before, after = found.get("before"), found.get("after")
-        values = [figure(float(one.value)) if one else "" for one in (before, after)]
-        rows.append(f"| {name} | {values[0]} | {values[1]} | {_interval(latest)} | {latest.n} |")
-    if len(rows) > 2:
-        parts.append("\n".join(rows))
-    parts += _forecast(stage, source)
-    parts += _samples(stage)
-    return "\n\n".join(parts)
-
-
-def _interval(measured: Any) -> str:
-    if measured is None or measured.low is None or measured.high is None:
-        return ""
-    return f"{figure(float(measured.low))} to {figure(float(measured.high))}"
-
-
-def _forecast(stage: StageState, source: Source) -> list[str]:
-    """Forecast against actual: what the launch probe measured, in its own words."""
-    said = [one.text for one in source.state.alerts if one.code == "launch-probe" and one.stage == stage.index]
-    return [f"Forecast against actual: {said[-1]}."] if said else []
-
-
-def _samples(stage: StageState) -> list[str]:
-    """The same held-out prompts before and after."""
-    if not stage.samples:
-        return []
-    steps = sorted({sample.step for sample in stage.samples})
-    first = {sample.prompt: sample.completion for sample in stage.samples if sample.step == steps[0]}
-    rows = []
-    for sample in (one for one in stage.samples if one.step == steps[-1]):
-        rows.append(f"> **{_inline(sample.prompt)}**")
-        if len(steps) > 1 and sample.prompt in first:
-            rows.append(f">\n> before: {_inline(first[sample.prompt])}\n>\n> after: {_inline(sample.completion)}\n")
-        else:
-            rows.append(f">\n> {_inline(sample.completion)}\n")
-    return ["Greedy completions of held-out prompts:", "\n".join(rows).strip()]
-
-
-def _inline(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    parts += [gate_table(stage), metric_table(stage, frozenset(stage.gates))]
+    parts += [forecast_words(source.state, stage), sample_words(stage)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _limits(source: Source, stages: list[StageState]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from gguf import MODEL_ARCH, GGUFWriter, RopeScalingType, get_tensor_name_map
 from numpy.typing import NDArray
 
+from engine.export.tools import LLAMA_CPP
 from recipes.errors import InputError, Problem
 
 FAMILIES = {
@@ -32,7 +33,7 @@ def architecture(config: dict[str, Any]) -> MODEL_ARCH:
     """Raises InputError for a family that is not written here, with the way to get it all the same."""
     kind = config.get("model_type", "?")
     if kind not in FAMILIES or config.get("num_local_experts") or config.get("num_experts"):
-        accepted = f"{', '.join(FAMILIES)}; for others `--to merged`, then llama.cpp's convert_hf_to_gguf.py on it"
+        accepted = f"{', '.join(FAMILIES)}; others where llama.cpp's convert_hf_to_gguf.py is installed: {LLAMA_CPP}"
         raise InputError([Problem("config.json", None, "model_type", f"`{kind}`", accepted)])
     _refuse_other_shapes(config, kind)
     return FAMILIES[kind]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader, TokenType
+from gguf import MODEL_ARCH_NAMES, GGUFReader, TokenType, get_tensor_name_map
 from gguf.quants import dequantize
 
 from engine.export.comparison import Comparison, relative_error
@@ -58,6 +58,40 @@ def compare_tensors(
     theta = field(reader, f"{prefix}.rope.freq_base")
     wrong += [] if theta is not None and np.isclose(theta, rope(config)["theta"]) else ["rope.freq_base"]
     found.check("figures the same", not wrong and bool(architecture(config)), f"other figures: {wrong}")
+
+
+def compare_foreign(
+    found: Comparison,
+    path: Path,
+    config: dict[str, Any],
+    names: Sequence[str],
+    tensor: Callable[[str], Any],
+    say: Callable[..., None],
+) -> None:
+    """A file of llama.cpp's own converter: the tensors that the ``gguf`` package's map names, by their sorted values.
+
+    Sorted, because a converter may turn rows or transpose; what it splits or joins has another size and is left out.
+    """
+    reader = GGUFReader(path)
+    stored = {one.name: one for one in reader.tensors}
+    arch = next(
+        (arch for arch, name in MODEL_ARCH_NAMES.items() if name == field(reader, "general.architecture")), None
+    )
+    found.check("a known architecture", arch is not None, f"architecture {field(reader, 'general.architecture')}")
+    if arch is None:
+        return
+    places = get_tensor_name_map(arch, config["num_hidden_layers"])
+    for number, name in enumerate(names):
+        place = stored.get(places.get_name(name, try_suffixes=(".weight", ".bias")) or "")
+        values = None if place is None else dequantize(place.data, place.tensor_type).ravel()
+        merged = tensor(name).ravel() if values is not None else None
+        if values is not None and merged is not None and values.size == merged.size:
+            found.worst_tensor = max(found.worst_tensor, relative_error(np.sort(merged), np.sort(values)))
+            found.tensors += 1
+        say("comparing tensors", number + 1, len(names))
+    found.check(
+        "half of the tensors compared", 2 * found.tensors >= len(names), f"only {found.tensors} tensors compared"
+    )
 
 
 def compare_vocabulary(found: Comparison, path: Path, tokenizer: Any, stops: Sequence[int]) -> None:

@@ -130,7 +130,8 @@ class _Export:
         self.tell, self.cancelled = progress, cancelled
         self.form, self.type = found.form, found.type
         self.log = source.run.logs / "export.log"
-        self.parts = 4 + (self.form.mlx and self.form.weights) + (self.type in K_QUANTS)
+        self.quantizes = self.type in K_QUANTS or (found.foreign and self.type == "q4_0")
+        self.parts = 4 + (self.form.mlx and self.form.weights) + self.quantizes + found.foreign
         self.part = 0
         self._begun, self._said = time.monotonic(), ""
 
@@ -218,13 +219,14 @@ class _Export:
     def _request(self, reference: Path, probes: dict[str, Any]) -> dict[str, Any]:
         source = self.source
         tokenizer = source.adapter if source.adapter and (source.adapter / "tokenizer.json").is_file() else source.base
-        kind = "f16" if self.type in K_QUANTS else self.type
+        kind = "f16" if self.quantizes else self.type
         return {
             "run": str(source.run.path), "base": str(source.base), "lineage": source.lineage.to_json(), "form": self.form.name,
             "type": kind, "tolerance": self._tolerance(), "reference": str(reference), "precision": self.plan.precision,
             "tokenizer": str(tokenizer), "stops": probes["stops"], "template": probes["template"],
             "hint": source.text_config.get("model_type", "?"), "about": self._about(),
-            "readable": source.text_config.get("model_type") in LOADABLE_BY_TRANSFORMERS,
+            "readable": source.text_config.get("model_type") in LOADABLE_BY_TRANSFORMERS and not self.plan.foreign,
+            "foreign": self.plan.foreign,
         }  # fmt: skip
 
     def _tolerance(self) -> str:
@@ -246,23 +248,40 @@ class _Export:
 
     def _write(self, request: dict[str, Any], probes: dict[str, Any]) -> None:
         if self.form.name == "mlx":
-            merged = self.draft.with_name(f".draft-merged-{self.folder.name}-{os.getpid()}")
-            shutil.rmtree(merged, ignore_errors=True)
-            merged.mkdir()
-            try:
-                self._step({**request, "step": "write", "out": str(merged)})
-                self._next_part()
-                shutil.rmtree(self.draft)
-                self._step({**request, "step": "mlx-convert", "merged": str(merged), "out": str(self.draft)})
-            finally:
-                shutil.rmtree(merged, ignore_errors=True)
+            self._from_merged(request, lambda merged: self._convert_to_mlx(merged, request))
             return
-        self._step({**request, "step": "write", "out": str(self.draft)})
-        if self.type in K_QUANTS:
+        if self.plan.foreign:
+            self._from_merged(
+                {**request, "form": "merged"}, lambda merged: self._convert_to_gguf(merged, request["type"])
+            )
+        else:
+            self._step({**request, "step": "write", "out": str(self.draft)})
+        if self.quantizes:
             self._next_part()
             self._quantize()
         if self.form.name == "ollama":
             self._modelfile(request, probes)
+
+    def _from_merged(self, request: dict[str, Any], convert: Callable[[Path], None]) -> None:
+        """Write the merged model beside the draft, have it converted, and remove it."""
+        merged = self.draft.with_name(f".draft-merged-{self.folder.name}-{os.getpid()}")
+        shutil.rmtree(merged, ignore_errors=True)
+        merged.mkdir()
+        try:
+            self._step({**request, "step": "write", "out": str(merged)})
+            self._next_part()
+            convert(merged)
+        finally:
+            shutil.rmtree(merged, ignore_errors=True)
+
+    def _convert_to_mlx(self, merged: Path, request: dict[str, Any]) -> None:
+        shutil.rmtree(self.draft)
+        self._step({**request, "step": "mlx-convert", "merged": str(merged), "out": str(self.draft)})
+
+    def _convert_to_gguf(self, merged: Path, kind: str) -> None:
+        self._progress("converting with llama.cpp", 0, 1)
+        made = self.draft / "model.gguf"
+        self._program([str(tools.convert_hf()), str(merged), "--outfile", str(made), "--outtype", kind], made)
 
     def _quantize(self) -> None:
         program = tools.llama_quantize()
@@ -270,16 +289,15 @@ class _Export:
             return  # Ollama does it when the model is created
         whole, made = self.draft / "model.gguf", self.draft / "quantized.gguf"
         self._progress("quantizing", 0, 1)
-        with open(self.log, "ab") as words:
-            done = subprocess.run(
-                [program, str(whole), str(made), self.type.upper()],
-                stdin=subprocess.DEVNULL,
-                stdout=words,
-                stderr=words,
-            )
-        if done.returncode or not made.is_file():
-            raise ExportFailed(f"llama-quantize ended with code {done.returncode} (see {self.log})")
+        self._program([program, str(whole), str(made), self.type.upper()], made)
         made.replace(whole)
+
+    def _program(self, command: list[str], made: Path) -> None:
+        """Run somebody else's program; its words go into the log."""
+        with open(self.log, "ab") as words:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=words, stderr=words)
+        if done.returncode or not made.is_file():
+            raise ExportFailed(f"{Path(command[0]).name} ended with code {done.returncode} (see {self.log})")
 
     def _modelfile(self, request: dict[str, Any], probes: dict[str, Any]) -> None:
         if probes["template"] is None:

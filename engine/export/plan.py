@@ -44,6 +44,8 @@ class Plan:
     free_ram: int
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = field(default_factory=tuple)
+    foreign: bool = False
+    """A family that we do not write as GGUF: llama.cpp's converter does, from the merged folder."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -84,8 +86,12 @@ def plan(source: Source, form: Form, wanted_type: str | None, out: Path) -> Plan
     loaded = 0 if form.name == "control-vector" else elements * (4 if precision == "fp32" else 2)
     ram = int(LIBRARIES + max(writing, loaded))
     problems = [*_lineage_problems(source, form), *_tool_problems(form, kind)]
+    foreign = False
     if form.name in ("gguf", "ollama"):
-        problems += _family_problems(source)
+        unknown = _family_problems(source)
+        foreign = bool(unknown) and tools.convert_hf() is not None
+        problems += _converter_problems(kind) if foreign else unknown
+        disk += half_size(source) if foreign else 0
     if disk > free_disk:
         found = f"{free_disk / GIB:.2f} GiB free under {out.parent}"
         accepted = f"{disk / GIB:.2f} GiB; free some, or `--out` on another disk"
@@ -95,14 +101,23 @@ def plan(source: Source, form: Form, wanted_type: str | None, out: Path) -> Plan
         accepted = f"{ram / GIB:.2f} GiB to merge and to load it once more; end what else is running, or take `--to adapter` on a machine with more"
         problems.append(Problem("memory", None, None, found, accepted))
     return Plan(
-        form, kind, size, disk, ram, precision, free_disk, free_ram, tuple(_notes(source, form)), tuple(problems)
+        form,
+        kind,
+        size,
+        disk,
+        ram,
+        precision,
+        free_disk,
+        free_ram,
+        tuple(_notes(source, form)),
+        tuple(problems),
+        foreign,
     )
 
 
 def _sizes(source: Source, form: Form, kind: str) -> tuple[int, int]:
     """``(finished, at the worst moment)``."""
-    tensors = source.tensors
-    half = sum(facts.elements * min(2, BYTES[facts.dtype]) for facts in tensors.values())
+    half = half_size(source)
     if form.name in ("merged", "steered"):
         return half + CARD, int(half * MARGIN) + CARD
     if form.name in ("gguf", "ollama"):
@@ -120,6 +135,11 @@ def _sizes(source: Source, form: Form, kind: str) -> tuple[int, int]:
         size += per_edit * sum(len(edit["modules"]) for edit in source.lineage.edits) + CARD
         return size, int(size * MARGIN)
     return CARD, CARD
+
+
+def half_size(source: Source) -> int:
+    """Bytes of the weights in 16 bit."""
+    return sum(facts.elements * min(2, BYTES[facts.dtype]) for facts in source.tensors.values())
 
 
 def _gguf_size(source: Source, kind: str) -> float:
@@ -196,6 +216,14 @@ def _family_problems(source: Source) -> list[Problem]:
         architecture(source.config)
     except InputError as error:
         return error.problems
+    return []
+
+
+def _converter_problems(kind: str) -> list[Problem]:
+    """llama.cpp's converter writes 16 bit and Q8_0; what is coarser is made of that by llama-quantize."""
+    if kind == "q4_0" and tools.llama_quantize() is None:
+        accepted = f"f16, bf16 or q8_0 for this family; q4_0 is made by llama-quantize of {tools.LLAMA_CPP}"
+        return [Problem("--type", None, None, "`q4_0` without llama-quantize", accepted)]
     return []
 
 

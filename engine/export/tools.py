@@ -14,6 +14,11 @@ def llama_quantize() -> str | None:
     return shutil.which("llama-quantize")
 
 
+def convert_hf() -> str | None:
+    """llama.cpp's own converter, for the families that we do not write."""
+    return shutil.which("convert_hf_to_gguf.py")
+
+
 def ollama() -> str | None:
     return shutil.which("ollama")
 

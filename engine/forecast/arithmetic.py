@@ -17,6 +17,8 @@ MIB = 2**20
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 CUBLAS = 2 * (4096 * 1024 * 2 + 16 * 1024 * 8)
 """Two cuBLAS workspaces (forward and backward thread), ``aten/src/ATen/cuda/CUDABlas``."""
+HEAD_COPIES = 4
+"""As ``engine.backends.pytorch.heads`` has it, which needs torch."""
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 """Tile of TRL's fused head (``trl.kernels.chunked_logprob``)."""
 KL_TOKENS = 256
@@ -196,6 +198,9 @@ def _logits(model: ModelFacts, settings: Settings, stream: int) -> tuple[float, 
         return tokens * model.vocabulary * stream, tokens * model.vocabulary * (stream + 12)
     size = BYTES[settings.dtype]
     tile = min(tokens, TILE_TOKENS) * TILE_VOCABULARY * size
+    whole = HEAD_COPIES * tokens * model.vocabulary * size
+    if size == 4 and whole <= tile:  # the logits are small: built at once (``engine.backends.pytorch.heads``)
+        return 0.0, whole + tokens * model.hidden * size
     # A tile, the scored hidden states and their gradient in fp32; with fp32 scratch in the product's reference kernel.
     return 0.0, tile + tokens * model.hidden * (size + 4)
 

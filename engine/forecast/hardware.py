@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,10 @@ class Hardware:
     @property
     def has_bf16(self) -> bool:
         return self.kind != "cuda" or self.compute_capability >= 80
+
+    def when_free(self) -> Hardware:
+        """The same device once nobody else is on it."""
+        return replace(self, available_mib=max(self.available_mib, self.total_mib * FREE_SHARE[self.kind]))
 
 
 @cache

@@ -9,13 +9,14 @@ from typing import Any
 from engine.forecast.duration import duration, stage_signature
 from engine.forecast.hardware import Hardware, this_machine
 from engine.forecast.model import ModelFacts, from_folder
-from engine.forecast.plan import computes_in
+from engine.forecast.of_stages import computes_in
 from engine.forecast.rates import measured_here
 from engine.forecast.settings import GROUPS, Settings, from_stage
 from engine.forecast.verdict import estimate
 from engine.forecast.workload import workload
 from recipes.errors import InputError
 from recipes.load import LoadedRecipe
+from recipes.schema import quantization_of
 
 
 def forecast_of(recipe: Any, stage: Any, index: int, base: Path, length: int) -> dict[str, Any] | None:
@@ -53,7 +54,7 @@ def _known(recipe: Any, stage: Any, index: int, base: Path) -> tuple[ModelFacts,
     try:
         model = from_folder(base, recipe.model)
         hardware = this_machine()
-        quantization = recipe.quantization if recipe.quantization != "auto" else "none"
+        quantization = quantization_of(recipe)
         dtype = computes_in(recipe.dtype, hardware)
         settings = from_stage(recipe, stage, inherited_adapter=index > 0, dtype=dtype, quantization=quantization)
     except InputError:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from engine.forecast.call import check_possible, described, priced
+from engine.forecast.auto import pick_quantization
+from engine.forecast.call import described, priced
 from engine.forecast.duration import duration, stage_signature
 from engine.forecast.hardware import Hardware
 from engine.forecast.model import ModelFacts, find_model, from_config
 from engine.forecast.model import catalogue as model_catalogue
+from engine.forecast.of_stages import settings_of_stages
 from engine.forecast.rates import measured_here
-from engine.forecast.settings import Settings, from_stage
+from engine.forecast.settings import Settings
 from engine.forecast.tight import remembered
 from engine.forecast.verdict import Change, Estimate, estimate, fitting, verdict
 from engine.forecast.workload import workload
 from recipes.errors import InputError, Problem
 from recipes.load import LoadedRecipe, dump_recipe, validate
 from recipes.methods import cards, stage_types
-from recipes.resources import BUILT_IN, resolve_model, resolve_source
+from recipes.resources import BUILT_IN, hub_dataset, resolve_model, resolve_source
 
 SOURCE_MODEL = "meta-llama/Llama-3.2-1B"
 SOURCE_LENGTH = 512
@@ -27,7 +29,7 @@ WARNED = ("dpo", "cpo")
 
 
 def plan(loaded: LoadedRecipe, hardware: Hardware, *, trace: bool = True, local: bool = False) -> dict[str, Any]:
-    """``{"name", "model", "hardware", "stages": […], "fits"}``; each stage as ``engine.forecast.forecast`` gives it.
+    """``{"name", "model", "hardware", "quantization", "stages": […], "fits"}``; each stage as ``engine.forecast.forecast`` gives it.
 
     ``local``: the hardware is this machine, so that what earlier runs measured here counts. Raises InputError for an
     unknown model and for settings that are impossible, naming the stage's field.
@@ -35,7 +37,8 @@ def plan(loaded: LoadedRecipe, hardware: Hardware, *, trace: bool = True, local:
     model = find_model(loaded.recipe.model, loaded.folder)
     records = measured_here(hardware.name, hardware.backend) if local else []
     stages = []
-    for index, settings in enumerate(stage_settings(loaded, model, hardware)):
+    picked = pick_quantization(loaded, hardware)
+    for index, settings in enumerate(settings_of_stages(loaded, model, hardware, picked.value)):
         found = priced(model, settings, hardware, trace=trace)
         signature = stage_signature(loaded.recipe, index) if local else ""
         time = duration(model, settings, hardware, workload(loaded, index), records, signature)
@@ -53,45 +56,10 @@ def plan(loaded: LoadedRecipe, hardware: Hardware, *, trace: bool = True, local:
         "name": loaded.recipe.name,
         "model": {"name": model.name, "parameters": model.parameters, "architecture": model.architecture},
         "hardware": {"name": hardware.name, "kind": hardware.kind, "available_mib": round(hardware.available_mib, 1)},
+        "quantization": {"value": picked.value, "why": picked.why},
         "stages": stages,
         "fits": all(stage["verdict"] != "does not fit" for stage in stages),
     }
-
-
-def stage_settings(loaded: LoadedRecipe, model: ModelFacts, hardware: Hardware) -> list[Settings]:
-    """What each stage runs with, as the engine would. Raises InputError for what is impossible."""
-    recipe = loaded.recipe
-    where = str(loaded.path or recipe.name)
-    backend = hardware.backend if recipe.backend == "auto" else recipe.backend
-    quantization = recipe.quantization if recipe.quantization != "auto" else "none"
-    found, problems = [], []
-    for index, stage in enumerate(recipe.stages):
-        inherited = any(getattr(earlier, "training", "full") == "lora" for earlier in recipe.stages[:index])
-        try:
-            settings = from_stage(
-                recipe,
-                stage,
-                inherited_adapter=inherited,
-                dtype=computes_in(recipe.dtype, hardware),
-                quantization=quantization,
-            )
-            settings = replace(settings, backend=backend)
-            if "max_length" not in stage.model_fields_set and model.max_length:  # nobody asked for the default
-                settings = replace(settings, length=min(settings.length, model.max_length))
-            check_possible(model, settings, where, "max_length")
-            found.append(settings)
-        except InputError as error:
-            problems += [replace(one, where=where, field=f"stages.{index}.{one.field}") for one in error.problems]
-    if problems:
-        raise InputError(problems)
-    return found
-
-
-def computes_in(dtype: str, hardware: Hardware) -> str:
-    """The precision that a recipe's word means there (``engine.backends.pytorch.device.pick_dtype``)."""
-    if dtype != "auto":
-        return dtype
-    return "bf16" if hardware.kind == "apple" or (hardware.kind == "cuda" and hardware.has_bf16) else "fp32"
 
 
 def _warnings(told: dict[str, Any], settings: Settings) -> list[str]:
@@ -173,7 +141,7 @@ def make_fit(loaded: LoadedRecipe, hardware: Hardware, *, trace: bool = True) ->
     disagrees the search goes on with less memory.
     """
     model = find_model(loaded.recipe.model, loaded.folder)
-    wanted = stage_settings(loaded, model, hardware)
+    wanted = settings_of_stages(loaded, model, hardware, pick_quantization(loaded, hardware).value)
     quantization: str | None = None
     results: list[Settings] = []
     for index, settings in enumerate(wanted):
@@ -278,7 +246,7 @@ def anywhere(loaded: LoadedRecipe) -> str:
         places += [(stage.get("replay") or {}, "source")]
     for holder, name in places:
         word = holder.get(name)
-        if word and not word.startswith(tuple(BUILT_IN)):
+        if word and not word.startswith(tuple(BUILT_IN)) and not hub_dataset(word, loaded.folder):
             try:
                 holder[name] = str(resolve_source(word, loaded.folder))
             except InputError:

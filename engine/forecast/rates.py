@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.runs.directory import home
 from recipes.load import LoadedRecipe
+from recipes.schema import quantization_of
 
 VERSION = 1
 RATES = "rates.jsonl"
@@ -41,13 +42,13 @@ def record_of(loaded: LoadedRecipe, stage: Any, index: int, base: Path, measured
     from engine.forecast.duration import stage_signature
     from engine.forecast.hardware import this_machine
     from engine.forecast.model import from_folder
-    from engine.forecast.plan import computes_in
+    from engine.forecast.of_stages import computes_in
     from engine.forecast.settings import from_stage
     from engine.forecast.workload import workload
 
     recipe, hardware = loaded.recipe, this_machine()
     model = from_folder(base, recipe.model)
-    quantization = recipe.quantization if recipe.quantization != "auto" else "none"
+    quantization = quantization_of(recipe)
     dtype = computes_in(recipe.dtype, hardware)
     settings = from_stage(recipe, stage, inherited_adapter=index > 0, dtype=dtype, quantization=quantization)
     record = {

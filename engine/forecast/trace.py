@@ -27,6 +27,8 @@ SOURCES = (
     "backends/pytorch/trace.py",
     "backends/pytorch/meter.py",
     "backends/pytorch/stand_ins.py",
+    "backends/pytorch/heads.py",
+    "backends/pytorch/divergence.py",
     "forecast/allocator.py",
 )
 TIMEOUT = 120.0

@@ -321,19 +321,24 @@ def _steering(data: _Data, stage: Any) -> Workload:
             work.generate(stage.search_prompts, limit, False, prompt)
         work.score("score", 4 * heldout.count, prompt, heldout.answer)
         work.generate(2 * suite.count, SUITE_TOKENS, True, suite.prompt)
-    for window in stage.windows:
-        tokens = STEERED if window is None else min(window, STEERED)
-        for _ in range(stage.steps // len(stage.windows)):
-            for _ in range(STEERING_ROUNDS):
-                work.generate(CALIBRATING, tokens, False, prompt)
-            work.look_back("divergence", 2 * STEERING_ROUNDS * CALIBRATING, prompt, tokens)
-            work.generate(stage.search_prompts, limit, False, prompt)
-            work.look_back("divergence", 2 * GENERAL, prompt, STEERED, greedy=True)
+    for name in stage.personas:
+        of = stage.settings_of(name)
+        for window in of["windows"]:
+            tokens = STEERED if window is None else min(window, STEERED)
+            for _ in range(len(stage.layers) * len(stage.forms) * len(of["sources"]) * len(of["kl"])):
+                for _ in range(STEERING_ROUNDS):
+                    work.generate(CALIBRATING, tokens, False, prompt)
+                work.look_back("divergence", 2 * STEERING_ROUNDS * CALIBRATING, prompt, tokens)
+                work.generate(stage.search_prompts, limit, False, prompt)
+                work.look_back("divergence", 2 * GENERAL, prompt, STEERED, greedy=True)
     work.generate(GENERAL, STEERED, True, prompt)
     work.generate(2 * suite.count, SUITE_TOKENS, True, suite.prompt)
-    if stage.compose is not None or len(stage.personas) == 1:
+    acting = sum(bool(factor) for factor in stage.factors.values())
+    for _ in range(acting):
         work.generate(n, limit, False, prompt)
         _drift(work, n, prompt, stage)
+    if acting > 1:  # random vectors as long
+        work.generate(suite.count, SUITE_TOKENS, True, suite.prompt)
     return work
 
 

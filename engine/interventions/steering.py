@@ -99,12 +99,18 @@ class SteeringBench(ABC):
         scaled = zip(candidates, factors or [1.0] * len(candidates), strict=True)
         self.hang([self.vector(candidate, factor) for candidate, factor in scaled])
 
-    def apply_random(self, candidate: Mapping[str, Any], seed: int) -> None:
-        """A random direction instead of the candidate's, as long and in the same place: the floor of side effects."""
-        vector = self.vector(candidate)
-        draw = np.random.default_rng(seed).standard_normal(len(vector.direction))
-        vector.direction = (draw / np.linalg.norm(draw)).astype(np.float32)
-        self.hang([vector])
+    def apply_random(
+        self, candidates: Sequence[Mapping[str, Any]], seed: int, factors: Sequence[float] | None = None
+    ) -> None:
+        """Random directions instead of the candidates', as long and in the same places: the floor of side effects."""
+        draw = np.random.default_rng(seed)
+        vectors = []
+        for candidate, factor in zip(candidates, factors or [1.0] * len(candidates), strict=True):
+            vector = self.vector(candidate, factor)
+            drawn = draw.standard_normal(len(vector.direction))
+            vector.direction = (drawn / np.linalg.norm(drawn)).astype(np.float32)
+            vectors.append(vector)
+        self.hang(vectors)
 
     def fires(self, candidate: Mapping[str, Any], prompts: Sequence[Conversation]) -> int:
         """In how many of the prompts the candidate's condition holds."""

@@ -5,7 +5,7 @@ The names of the parts are the same in transformers and mlx-lm; a backend gives 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,15 +36,20 @@ class Writer:
 
 
 def find_writers(
-    layers: Sequence[Any], name_of: Callable[[Any], str], parts: Callable[[Any], Iterable[str]]
+    layers: Sequence[Any],
+    name_of: Callable[[Any], str],
+    parts: Callable[[Any], Mapping[str, Any]],
+    has_matrices: Callable[[Any], bool],
 ) -> list[Writer]:
     """What every layer writes into the residual stream: two writers a layer, in order.
 
-    Raises InputError naming each layer in which one cannot be told: a layer that is skipped would keep what an edit
-    is to remove.
+    Raises InputError naming each layer in which one cannot be told, and each that has a further part with matrices (a
+    shared expert beside the others, a Mamba mixer beside the attention): what is skipped would keep what an edit is to
+    remove.
     """
     found, problems = [], []
     for index, layer in enumerate(layers):
+        taken = set()
         for component in BLOCKS:
             block = next((getattr(layer, name) for name in BLOCKS[component] if hasattr(layer, name)), None)
             if block is None:
@@ -52,7 +57,12 @@ def find_writers(
                 has = ", ".join(parts(layer))
                 problems.append(Problem("model", None, f"layer {index}", f"the parts {has}", f"{words} ({component})"))
                 continue
+            taken.add(id(block))
             found.append(_writer(name_of, index, component, block))
+        for name, part in parts(layer).items():
+            if id(part) not in taken and has_matrices(part):
+                accepted = "layers that write into the stream by one attention and one MLP"
+                problems.append(Problem("model", None, f"layer {index}", f"the part `{name}` beside them", accepted))
     if problems:
         raise InputError(problems)
     return found

@@ -8,16 +8,19 @@ import platform
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from engine.data.prepare import Prepared, hash_sources, prepare, prepare_suite
-from engine.hardware.device import physical_cores
+from engine.data.hub import fetch_missing
+from engine.data.prepare import Prepared, hash_sources, prepare, prepare_suite, source_words
+from engine.hardware.device import device_name, physical_cores
 from engine.models.lineage import Base, hash_files
-from engine.runs.directory import RunDirectory, new_id, runs_folder
+from engine.runs.directory import RunDirectory, home, new_id, runs_folder
 from engine.runs.events import AlertEvent, RunEvent
 from engine.runs.log import EventLog
+from engine.runs.queue import DeviceQueue
 from recipes.errors import InputError, Problem
 from recipes.load import LoadedRecipe, dump_recipe
 from recipes.resources import resolve_model
@@ -32,10 +35,15 @@ class Created:
     prepared: list[Prepared]
 
 
-def create_run(loaded: LoadedRecipe) -> Created:
-    """Check data and model, prepare the rows, and make the run's directory. Raises InputError; then nothing exists."""
-    recipe = loaded.recipe
+def create_run(loaded: LoadedRecipe, told: Callable[[int, int], None] | None = None) -> Created:
+    """Check data and model, prepare the rows, and make the run's directory. Raises InputError; then nothing exists.
+
+    Data sets of the hub that the recipe names are fetched first; ``told`` hears of the bytes there and in all.
+    """
     model = _local_model(loaded)
+    loaded, why = _settled(loaded)
+    recipe = loaded.recipe
+    fetch_missing([word for _, word in source_words(loaded)], loaded.folder, told, str(loaded.path or "recipe"))
     runs_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     name = new_id(recipe.name)
     draft = RunDirectory(runs_folder() / f".draft-{name}")
@@ -45,7 +53,7 @@ def create_run(loaded: LoadedRecipe) -> Created:
             prepare(loaded, index, draft.data_folder(index, stage.method)) for index, stage in enumerate(recipe.stages)
         ]
         prepare_suite(loaded, draft.suite)
-        _write(draft, loaded, model, prepared)
+        _write(draft, loaded, model, prepared, why)
         final = RunDirectory(runs_folder() / name)
         draft.path.rename(final.path)
     except BaseException:
@@ -86,7 +94,21 @@ def _local_model(loaded: LoadedRecipe) -> Base | None:
     return Base(id=model, path=str(folder), revision=loaded.recipe.revision, files=hash_files(folder))
 
 
-def _write(draft: RunDirectory, loaded: LoadedRecipe, model: Base | None, prepared: list[Prepared]) -> None:
+def _settled(loaded: LoadedRecipe) -> tuple[LoadedRecipe, str]:
+    """The recipe with ``quantization: auto`` decided for this machine, once and for every resume; and why."""
+    from engine.forecast.auto import pick_quantization
+    from engine.forecast.hardware import this_machine
+
+    if loaded.recipe.quantization != "auto":
+        return loaded, ""
+    hardware = this_machine()
+    if DeviceQueue(home(), device_name()).taken():  # by a run of ours, which will be over when this one begins
+        hardware = hardware.when_free()
+    picked = pick_quantization(loaded, hardware)
+    return replace(loaded, recipe=loaded.recipe.model_copy(update={"quantization": picked.value})), picked.why
+
+
+def _write(draft: RunDirectory, loaded: LoadedRecipe, model: Base | None, prepared: list[Prepared], why: str) -> None:
     recipe = loaded.recipe
     resolved = recipe.model_copy(update={"threads": recipe.threads or _threads()})
     versions = _versions()
@@ -114,6 +136,8 @@ def _write(draft: RunDirectory, loaded: LoadedRecipe, model: Base | None, prepar
         "data": [asdict(one) for one in prepared], "machine": f"{platform.system()} {platform.machine()}",
     }  # fmt: skip
     log.append(RunEvent(state="created", detail=detail))
+    if recipe.quantization != "none" and why:
+        log.append(AlertEvent(level="info", code="quantization", text=f"quantization {why}"))
     for index, one in enumerate(prepared):
         for warning in one.warnings:
             log.append(AlertEvent(stage=index, level="warning", code="data", text=warning))

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from pathlib import Path
-
-import platformdirs
 
 from engine.runs.lock import held
 from engine.runs.log import read_events
 from engine.runs.state import RunState
 from recipes.errors import InputError, Problem, nearest_word
-
-
-def home() -> Path:
-    """Where runs are kept: ``FINETUNE_TUI_HOME``, else the user's data directory."""
-    named = os.environ.get("FINETUNE_TUI_HOME")
-    return Path(named).expanduser().resolve() if named else Path(platformdirs.user_data_dir("finetune-tui", False))
+from recipes.resources import home
 
 
 def runs_folder() -> Path:

@@ -97,6 +97,8 @@ class GateEvent(Event, tag="gate"):
     n: int
     step: int
     detail: str = ""
+    low: Number | None = None
+    high: Number | None = None
 
 
 class HeartbeatEvent(Event, tag="heartbeat", gc=False):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.runs.files import write_atomically
 from engine.runs.identity import Identity, own_identity
-from engine.runs.lock import Lock, LockHeld
+from engine.runs.lock import Lock, LockHeld, held
 
 
 class DeviceQueue:
@@ -35,6 +35,10 @@ class DeviceQueue:
         except LockHeld:
             return False
         return True
+
+    def taken(self) -> bool:
+        """Whether a run is on the device."""
+        return held(self.lock.path)
 
     def ahead(self) -> int:
         """How many wait before us, not counting the run on the device."""

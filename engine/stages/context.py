@@ -23,7 +23,7 @@ from engine.stages.results import Results
 from engine.stages.work import Work
 from recipes.errors import InputError
 from recipes.load import LoadedRecipe
-from recipes.schema import Adapter, Checkpoint, Recipe
+from recipes.schema import Adapter, Checkpoint, Recipe, quantization_of
 from recipes.schema import Stage as TrainingStage
 
 MICRO_BATCH = "micro-batch.json"
@@ -76,7 +76,7 @@ class StageContext:
         trains = isinstance(stage, TrainingStage)
         adapter = stage.adapter if trains else Adapter()
         return LoadSettings(
-            quantization=self.recipe.quantization if self.recipe.quantization != "auto" else "none",
+            quantization=quantization_of(self.recipe),
             dtype=self.recipe.dtype,
             training=stage.training if trains else "none",
             rank=adapter.rank,

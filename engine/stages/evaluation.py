@@ -229,4 +229,6 @@ def gate_event(result: GateResult, step: int) -> GateEvent:
         n=result.n,
         step=step,
         detail=result.detail,
+        low=result.low,
+        high=result.high,
     )

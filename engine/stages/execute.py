@@ -19,13 +19,19 @@ from recipes.load import load_recipe
 from recipes.schema import steps_of
 
 
-def run_stage(run: RunDirectory, index: int, channel: Channel) -> int:
-    """Returns an exit code of engine/runs/exitcodes.py; whatever happens, the channel is told in words."""
+def run_stage(run: RunDirectory, index: int, channel: Channel, alone: bool = False) -> int:
+    """Returns an exit code of engine/runs/exitcodes.py; whatever happens, the channel is told in words.
+
+    ``alone``: this process runs nothing but the stage, so that what the stage does not need is not imported.
+    """
     method, checkpoints, context = "?", None, None
     try:
         recipe = load_recipe(str(run.recipe)).recipe
         context = StageContext(run, recipe, index, channel)
         method, checkpoints = context.method, context.checkpoints
+        if alone:
+            optimizer = getattr(context.stage, "optimizer", "")
+            context.backend.alone(context.load_settings(False), optimizer, context.base_folder())
         channel.emit(StageEvent(state="started", method=method, steps_total=steps_of(context.stage)))
         begin_with_what_fitted(context)
         result = sealed_result(context)

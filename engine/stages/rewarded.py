@@ -26,6 +26,8 @@ QUICK_PROMPTS = 128
 """Held-out prompts that are sampled for one point of the reward's trend."""
 MOST_CHECKED = 200
 """Questions on which the verifier itself is checked before training."""
+LEAST_VERIFIABILITY = 0.8
+"""What the cards of the methods with rewards ask for; below it the stage says so before it trains."""
 ACCEPTED_WRONG = 0.2
 """Share of perturbed answers above which a verifier that accepts them is no verifier."""
 
@@ -69,16 +71,23 @@ class RewardEvaluation(Evaluation):
             [question.answer or "" for question in questions],
         )
         good = round(found.share * found.n)
-        measured = self.context.results.measured(
-            "verifiability", lambda: [rate("verifiability", good, found.n, unit="prompts")]
-        )
-        self._tell(measured, "before", 0)
+        examples = "; ".join(f"`{failure.completion[:80]}` ({failure.why})" for failure in found.failures)
+        place = f"stages.{self.context.index}.verifier"
         if found.accepts_wrong > ACCEPTED_WRONG * found.n:
             accepted = "one that rejects wrong answers; look at its pattern, its template or its file"
             said = f"a verifier that accepts wrong answers in {found.accepts_wrong} of {found.n} cases, such as "
-            examples = "; ".join(f"`{failure.completion[:80]}` ({failure.why})" for failure in found.failures)
-            place = f"stages.{self.context.index}.verifier"
             raise InputError([Problem(str(self.context.run.recipe), None, place, said + examples, accepted)])
+
+        def told() -> list[Measurement]:  # once, whatever is resumed
+            if found.share < LEAST_VERIFIABILITY:
+                text = (
+                    f"the verifier tells right from wrong on {found.share:.0%} of {found.n} prompts; more than "
+                    f"{LEAST_VERIFIABILITY:.0%} are wanted. Such as {examples}. See `{place}`"
+                )
+                self.context.alert("warning", "verifiability", text)
+            return [rate("verifiability", good, found.n, unit="prompts")]
+
+        self._tell(self.context.results.measured("verifiability", told), "before", 0)
 
     # ---- figures -------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -57,6 +57,9 @@ CARD = Card(
         "steering_strength": GateSpec("shift of the target behaviour over the shift by a prompt alone", minimum=0.5),
         "side_effects": GateSpec("largest relative drop over the off-target tasks at the same strength", maximum=0.1),
         "wrong_way": GateSpec("share of held-out pairs moved away from the persona", default=False),
+        "composed_strength": GateSpec("the same of each persona while all vectors of `compose` act", default=False),
+        "side_effects_composed": GateSpec("the same drop while all vectors of `compose` act", default=False),
+        "joint_kl": GateSpec("95th percentile of the KL over tokens that the composition steers, nats", default=False),
         "kl": GateSpec("divergence of the composition from the stage's start, nats per token", default=False),
     },
     complexity=3,
@@ -64,6 +67,7 @@ CARD = Card(
 )
 
 Target = Annotated[float, Field(gt=0, le=20)]
+VectorSource = Literal["told", "completions"]
 
 
 class Persona(Strict):
@@ -71,12 +75,25 @@ class Persona(Strict):
 
     data: Source
     """Contrast pairs: `prompt`, `positive`, `negative`."""
+    search: str | None = None
+    """More contrast pairs, with the same columns, on whose prompts candidates are compared and strengths chosen; a
+    quarter of the different prompts in `data` when left out."""
     prompt: Annotated[str, Field(min_length=1)]
     """The system prompt that asks for the same in words: the baseline, and one of the sources."""
     opposite: Annotated[str, Field(min_length=1)]
     """The system prompt that asks for the contrary."""
     judge: str
     """YAML file with the regular expressions `preferred` (shows the persona) and `rejected`."""
+    sources: Annotated[list[VectorSource], Field(min_length=1)] | None = None
+    windows: Annotated[list[Count | None], Field(min_length=1)] | None = None
+    kl: Annotated[list[Target], Field(min_length=1)] | None = None
+    condition: bool | None = None
+    """These four as the stage's when left out."""
+
+    @field_validator("kl", mode="before")
+    @classmethod
+    def _whole_numbers_are_numbers(cls, value: object) -> object:
+        return [float(one) if type(one) is int else one for one in value] if isinstance(value, list) else value
 
 
 class Stage(EditStage):
@@ -85,7 +102,7 @@ class Stage(EditStage):
     personas: Annotated[dict[str, Persona], Field(min_length=1, max_length=8)]
     layers: Annotated[list[Share], Field(min_length=1, max_length=64)] = [0.4, 0.5, 0.6, 0.7, 0.8]
     """Fractions of the depth at which vectors are tried."""
-    sources: Annotated[list[Literal["told", "completions"]], Field(min_length=1)] = ["told", "completions"]
+    sources: Annotated[list[VectorSource], Field(min_length=1)] = ["told", "completions"]
     """`completions`: the stream under the positive completions against that under the negative ones; `told`: under
     the same completions with `prompt` against with `opposite`, in which the words themselves cancel out."""
     forms: Annotated[list[Literal["mean", "pca"]], Field(min_length=1)] = ["mean", "pca"]
@@ -110,8 +127,24 @@ class Stage(EditStage):
     @property
     def steps(self) -> int:
         """Candidates in all."""
-        each = len(self.layers) * len(self.sources) * len(self.forms) * len(self.windows) * len(self.kl)
-        return each * len(self.personas)
+        return sum(
+            len(self.layers) * len(self.forms) * len(of["sources"]) * len(of["windows"]) * len(of["kl"])
+            for of in map(self.settings_of, self.personas)
+        )
+
+    def settings_of(self, persona: str) -> dict[str, Any]:
+        """``sources``, ``windows``, ``kl`` and ``condition`` of a persona: its own, else the stage's."""
+        own = self.personas[persona]
+        names = ("sources", "windows", "kl", "condition")
+        return {name: getattr(self if getattr(own, name) is None else own, name) for name in names}
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """Factor of each persona's vector in what the stage hands on; 0: it waits for its dial."""
+        names = list(self.personas)
+        if self.compose is not None:
+            return {name: 0.0 for name in names} | parse_composition(self.compose, names)
+        return {name: 1.0 if len(names) == 1 else 0.0 for name in names}
 
     @field_validator("layers", "kl", "aim", "kl_budget", mode="before")
     @classmethod

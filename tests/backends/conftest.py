@@ -10,6 +10,7 @@ import pytest
 from engine.backends import open_backend
 from engine.backends.interface import LoadSettings, Probe
 from engine.models.lineage import Base, Lineage
+from engine.verify.interface import StepVerdict, Verdict
 from recipes.resources import resolve_model
 
 
@@ -126,3 +127,44 @@ PREFERENCES = [
 def rows():
     both = SimpleNamespace(pairs=PREFERENCES, anchors=CONVERSATIONS)
     return {"sft": CONVERSATIONS, "dpo": PREFERENCES, "orpo": PREFERENCES, "cpo": both}
+
+
+class Vowels:
+    """A reward that an untrained model gets in part: the share of vowels, step by step."""
+
+    name = "vowels"
+
+    def verify(self, prompts, completions, answers):
+        shares = [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in completions]
+        return [Verdict(share, {"vowels": share}) for share in shares]
+
+    def steps(self, prompts, completions, answers):
+        return [
+            [StepVerdict(end, text[end - 1] in "aeiou") for end in range(4, len(text) + 1, 4)] for text in completions
+        ]
+
+    def required(self, prompt, answer):
+        return None
+
+    def close(self):
+        pass
+
+
+def questions(n):
+    return [
+        SimpleNamespace(prompt=[{"role": "user", "content": f"Start with {i}. Add 1."}], answer=str(i + 1))
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def group_stage(stage):
+    def make(**changes):
+        values = {
+            "batch_size": 8, "group_size": 4, "max_new_tokens": 12, "temperature": 1.0, "kl_weight": 0.0, "clip": 0.2,
+            "num_iterations": 1, "steps_per_generation": None, "loss": "dapo", "process_weight": 0.5,
+            "outcome_weight": 1.0,
+        }  # fmt: skip
+        return stage(**(values | changes))
+
+    return make

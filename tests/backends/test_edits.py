@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from engine.backends.pytorch.abliteration import Bench
 from engine.backends.pytorch.directions import prompt_means
-from engine.backends.pytorch.divergence import causal_model
 from engine.backends.pytorch.edits import EditSet, applied, effective_weight, row_products
-from engine.backends.pytorch.layers import writers
+from engine.backends.pytorch.heads import causal_model
+from engine.backends.pytorch.layers import decoder_layers, writers
 from engine.interventions import edits as interventions
 from engine.interventions.directions import direction_at, refusal_directions
 from engine.interventions.edits import load_edits, plain_edit, save_edits
@@ -189,29 +191,71 @@ def test_the_bench_edits_what_every_layer_writes(frozen, tmp_path):
     assert max((out @ unit).abs().max().item() / out.norm(dim=-1).max().item() for out in seen) < 1e-3
 
 
-class _Experts(torch.nn.Module):
-    """A layer's MLP in the shape of fused experts: no single down_proj."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.experts = inner
-
-    def forward(self, hidden):
-        return self.experts(hidden)
+MOE = {
+    "qwen3_moe": {"moe_intermediate_size": 16, "num_experts": 4, "head_dim": 8, "mlp_only_layers": [0]},
+    "mixtral": {"num_local_experts": 4},
+    "qwen2_moe": {"moe_intermediate_size": 16, "num_experts": 4, "shared_expert_intermediate_size": 16},
+    "gpt_oss": {"num_local_experts": 4, "head_dim": 8},
+    "granitemoe": {"num_local_experts": 4},
+}  # fmt: skip
 
 
-def test_fused_experts_are_edited_as_a_block_and_named(frozen):
-    layer = frozen.model.model.layers[1]
-    layer.mlp = _Experts(layer.mlp)
-    bench = Bench(frozen)
-    assert bench.without_rows() == ["model.layers.1.mlp"]
-    unit = direction(frozen.model.config.hidden_size)
-    frozen.interventions.replace(EditSet(frozen.model, [plain_edit("model.layers.1.mlp", unit, 1.0)]))
-    seen = []
-    handle = layer.mlp.register_forward_hook(lambda _m, _i, out: seen.append(out))
-    logits(frozen)
+def tiny(kind, **more):
+    """A random model of an architecture: two layers of width 32."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "num_experts_per_tok": 2, "max_position_embeddings": 64, "pad_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**shape, **more})).eval()
+
+
+@pytest.mark.parametrize("kind", MOE)
+def test_fused_experts_are_edited_as_a_block_and_nothing_is_written_along_the_direction(kind):
+    """The stream's part along the direction is, after every layer, what the embedding brought."""
+    model = tiny(kind, **MOE[kind])
+    bench = Bench(SimpleNamespace(model=model))
+    fused = bench.without_rows()
+    assert len(fused) == (1 if kind == "qwen3_moe" else 2) and "layers.1" in fused[-1]
+    unit = direction(32)
+    ids = torch.tensor([[3, 4, 5, 6, 7]])
+    plain = model(ids).logits
+    edits = EditSet(model, [plain_edit(writer.module, unit, 1.0) for writer in bench.writers])
+    states = model(ids, output_hidden_states=True, use_cache=False).hidden_states
+    along = [state[0].double() @ unit for state in states[:-1]]  # the last one has been through the final norm
+    kept = {}
+    handle = decoder_layers(model)[-1].register_forward_hook(
+        lambda _m, _i, out: kept.update(out=out[0] if isinstance(out, tuple) else out)
+    )
+    assert not torch.equal(model(ids).logits, plain)
     handle.remove()
-    assert (seen[0] @ unit.float()).abs().max() < 1e-3 * seen[0].abs().max()
+    along.append(kept["out"].reshape(-1, 32).double() @ unit)
+    assert max((later - along[0]).abs().max().item() for later in along[1:]) < 1e-5
+    edits.detach()
+    assert torch.equal(model(ids).logits, plain)
+
+
+@pytest.mark.parametrize("forms, said", [(["plain", "norm"], "plain-only"), (["norm"], None)])
+def test_the_norm_form_is_taken_back_or_refused_where_experts_are_fused(forms, said):
+    from engine.stages.abliteration import _forms
+
+    told = []
+    context = SimpleNamespace(stage=SimpleNamespace(forms=forms), index=0, alert=lambda *words: told.append(words))
+    bench = Bench(SimpleNamespace(model=tiny("mixtral", **MOE["mixtral"])))
+    if said:
+        assert _forms(context, bench) == ["plain"] and told[0][1] == said and "layers.0.mlp" in told[0][2]
+    else:
+        with pytest.raises(InputError, match="fused experts.*`plain` among the forms"):
+            _forms(context, bench)
+
+
+def test_a_second_writer_in_a_layer_is_refused_by_its_name():
+    model = tiny("granitemoeshared", num_local_experts=4, shared_intermediate_size=16)
+    with pytest.raises(InputError, match="layer 0.*`shared_mlp` beside them"):
+        writers(model)
 
 
 def test_a_layer_that_cannot_be_edited_is_named_and_not_skipped(frozen):

@@ -4,54 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
-import torch
 
-from engine.backends.pytorch.grpo import advantage_variance
-from engine.backends.pytorch.rlvr import process_advantages, token_at, token_ends
-from engine.verify.interface import StepVerdict, Verdict
+from engine.backends.groups import advantage_variance, process_advantages, token_at, token_ends
+from tests.backends.conftest import Vowels, questions
 from tests.backends.test_training import adapter_weights, same
-
-
-class Vowels:
-    """A reward that an untrained model gets in part: the share of vowels, step by step."""
-
-    name = "vowels"
-
-    def verify(self, prompts, completions, answers):
-        shares = [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in completions]
-        return [Verdict(share, {"vowels": share}) for share in shares]
-
-    def steps(self, prompts, completions, answers):
-        return [
-            [StepVerdict(end, text[end - 1] in "aeiou") for end in range(4, len(text) + 1, 4)] for text in completions
-        ]
-
-    def required(self, prompt, answer):
-        return None
-
-    def close(self):
-        pass
-
-
-def questions(n):
-    return [
-        SimpleNamespace(prompt=[{"role": "user", "content": f"Start with {i}. Add 1."}], answer=str(i + 1))
-        for i in range(n)
-    ]
-
-
-@pytest.fixture
-def group_stage(stage):
-    def make(**changes):
-        values = {
-            "batch_size": 8, "group_size": 4, "max_new_tokens": 12, "temperature": 1.0, "kl_weight": 0.0, "clip": 0.2,
-            "num_iterations": 1, "steps_per_generation": None, "loss": "dapo", "process_weight": 0.5,
-            "outcome_weight": 1.0,
-        }  # fmt: skip
-        return stage(**(values | changes))
-
-    return make
 
 
 def trained(backend, lineage, settings, tmp_path, method, stage, link, rows):
@@ -60,25 +18,47 @@ def trained(backend, lineage, settings, tmp_path, method, stage, link, rows):
     return policy
 
 
-@pytest.mark.parametrize("method", ["grpo", "rlvr"])
-@pytest.mark.parametrize(
-    "changes, rows, at",
-    [
-        ({}, 40, 5),
-        ({}, 6, 5),  # the second and later epochs
-        ({"num_iterations": 2}, 40, 5),  # between two trainings on one generation
-        ({"num_iterations": 2}, 6, 7),
-        ({"steps_per_generation": 2}, 40, 5),  # between two parts of one generation
-        ({"steps_per_generation": 2, "num_iterations": 2}, 8, 6),
-        ({"accumulation": 2}, 40, 5),
-        ({"accumulation": 2, "steps_per_generation": 4, "num_iterations": 2}, 16, 3),
-        ({"kl_weight": 0.1}, 40, 5),
-    ],
-)
+SEVERAL = {"accumulation": 2, "steps_per_generation": 4, "num_iterations": 2}
+CASES = [
+    ("rlvr", {}, 6, 5),  # the second and later epochs
+    ("grpo", {"num_iterations": 2}, 40, 5),  # between two trainings on one generation
+    ("grpo", {"num_iterations": 2, "kl_weight": 0.1}, 6, 5),
+    ("grpo", {"steps_per_generation": 2}, 40, 5),  # between two parts of one generation
+    ("rlvr", {"steps_per_generation": 2, "num_iterations": 2}, 8, 6),
+    ("grpo", {"accumulation": 2}, 40, 5),
+    ("rlvr", SEVERAL, 16, 3),
+]
+MATRIX = [
+    (method, {"num_iterations": iterations, "steps_per_generation": parts, "accumulation": accumulation}, rows, at)
+    for method in ("grpo", "rlvr")
+    for iterations in (1, 2, 3)
+    for parts in (None, 1, 2, 3, 4)
+    for accumulation in (1, 2, 3)
+    for rows in (40, 6)  # within the first epoch, and over several
+    for at in (3, 4, 5)
+]
+"""Every combination that the schema allows, within small numbers: what is left over of a generation, an epoch, or both."""
+
+
+@pytest.mark.parametrize("method, changes, rows, at", CASES)
 def test_a_resumed_run_is_bit_identical(
     method, changes, rows, at, backend, lineage, settings, group_stage, link_type, tmp_path
 ):
-    stage = group_stage(**changes)
+    resumed(method, changes, rows, at, backend, lineage, settings, group_stage, link_type, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("case", range(len(MATRIX)))
+def test_a_resumed_run_is_bit_identical_in_every_combination(
+    case, backend, lineage, settings, group_stage, link_type, tmp_path
+):
+    resumed(*MATRIX[case], backend, lineage, settings, group_stage, link_type, tmp_path)
+
+
+def resumed(method, changes, rows, at, backend, lineage, settings, group_stage, link_type, tmp_path):
+    """The run that is resumed at step ``at`` ends in the whole one's weights, losses and rewards."""
+    stage = group_stage(**{"steps": 8, "max_new_tokens": 8, **changes})
     first = link_type(tmp_path / "whole", every=at)
     whole = trained(backend, lineage, settings, tmp_path, method, stage, first, rows)
     second = link_type(tmp_path / "resumed", every=at, resume=(tmp_path / "whole" / f"step-{at}", at))
@@ -103,7 +83,7 @@ def test_the_reward_rises(backend, lineage, settings, group_stage, link_type, tm
 
 
 def test_advantage_variance_is_the_share_of_groups_that_disagree():
-    rewards = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.4, 0.6, 0.8])
+    rewards = [1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.4, 0.6, 0.8]
     assert advantage_variance(rewards, 4) == pytest.approx(2 / 3)
 
 
@@ -112,7 +92,7 @@ def test_process_advantages_are_deepseekmaths():
     advantages = process_advantages([[(1, 1.0), (3, 0.0)], [(2, 1.0)]], 2, 5)
     up, down = (1 / 3) / (2**0.5 / 3), (-2 / 3) / (2**0.5 / 3)
     expected = [[up + down, up + down, down, down, 0.0], [up, up, up, 0.0, 0.0]]
-    assert torch.allclose(advantages, torch.tensor(expected, dtype=torch.float64))
+    assert np.allclose(advantages, expected)
     assert not process_advantages([[(1, 1.0)], [(2, 1.0)], [], []], 2, 5).any()  # alike, and none
 
 

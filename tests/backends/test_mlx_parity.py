@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from engine.backends import open_backend
 from engine.backends.data_order import epoch_order, steps_from
+from tests.backends.conftest import Vowels, questions
 
 pytest.importorskip("mlx_lm")
 
@@ -52,6 +55,47 @@ def test_twenty_losses_agree(method, lineage, settings, stage, rows, link_type, 
     kls = [policy.divergence(prompts, completions, to="start") for policy in (mlx_policy, torch_policy)]
     for ours, theirs in zip(*kls, strict=True):
         assert ours.total == pytest.approx(theirs.total, rel=1e-3, abs=5e-5)
+
+
+def written(prompts, group_size):
+    """Random tokens in the place of sampled ones: the same for the same prompt and place in its group."""
+    found = []
+    for place, prompt in enumerate(prompts):
+        draw = np.random.default_rng([*map(int, prompt), place % group_size])
+        found.append([*draw.integers(20, 250, size=draw.integers(2, 11)).tolist()])
+    return found
+
+
+@pytest.mark.parametrize(
+    "method, changes",
+    [
+        ("grpo", {}),
+        ("rlvr", {"loss": "grpo", "num_iterations": 2, "kl_weight": 0.2, "temperature": 0.7, "clip": 0.05}),
+        ("grpo", {"loss": "dr_grpo", "num_iterations": 2, "clip": 0.01}),
+        ("rlvr", {"loss": "bnpo"}),
+    ],
+)
+def test_the_group_objectives_agree(method, changes, lineage, settings, group_stage, link_type, tmp_path, monkeypatch):
+    from engine.backends.mlx import grpo
+    from engine.backends.pytorch.grpo import LinkedGRPOTrainer
+
+    def torch_writes(self, prompt_ids, *_args, **_settings):
+        return written(prompt_ids, self.group_size), None
+
+    monkeypatch.setattr(LinkedGRPOTrainer, "_generate_single_turn", torch_writes)
+    monkeypatch.setattr(grpo, "generate", lambda _network, prompts, **_settings: written(prompts, 4))
+    rows = {method: SimpleNamespace(questions=questions(5), verifier=Vowels())}
+    stage = group_stage(steps=8, **changes)
+    (_, theirs), (_, ours) = (
+        trained(name, method, lineage, settings(dtype="fp32"), stage, rows, link_type, tmp_path)
+        for name in ("pytorch", "mlx")
+    )
+    assert len(theirs) == len(ours) == 8 and any("kl" in told for told in ours.values())
+    for step, told in theirs.items():
+        assert told.keys() == ours[step].keys() - {"clip_ratio"}
+        for name in told.keys() - {"seconds", "tokens_per_second", "memory_mib"}:
+            assert ours[step][name] == pytest.approx(told[name], rel=2e-3, abs=2e-5), (step, name)
+    assert any(told["clip_ratio"] > 0 for told in ours.values()) == ("num_iterations" in changes)
 
 
 def test_the_initial_adapter_is_the_same_to_the_bit(lineage, settings, tmp_path):

@@ -18,8 +18,7 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("method, accumulation", [*((method, 1) for method in METHODS), ("sft", 2), ("cpo", 2)])
 def test_a_resumed_run_is_bit_identical(
     method, accumulation, backend, lineage, settings, stage, rows, link_type, tmp_path
 ):
@@ -60,13 +59,7 @@ def test_a_stop_saves_where_it_stands(method, backend, lineage, settings, stage,
     assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} <= {
         p.name for p in saved.iterdir()
     }
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_checkpoints_hold_no_pickled_arguments(method, backend, lineage, settings, stage, rows, link_type, tmp_path):
-    policy = backend.load(lineage, tmp_path, settings())
-    backend.train(method, policy, rows[method], stage(), link_type(tmp_path / "run"))
-    assert not list((tmp_path / "run").rglob("training_args.bin"))
+    assert not list((tmp_path / "stopped").rglob("training_args.bin"))  # a pickle with tokens in clear
 
 
 def test_the_first_step_of_dpo_is_the_reference(backend, lineage, settings, stage, rows, link_type, tmp_path):
@@ -128,7 +121,8 @@ def test_divergence_and_scores_agree_with_brute_force(backend, lineage, settings
             now = torch.log_softmax(policy.model(ids).logits[0, len(opening) - 1 : -1].double(), -1)
             with policy.model.disable_adapter():
                 then = torch.log_softmax(policy.model(ids).logits[0, len(opening) - 1 : -1].double(), -1)
-        assert divergence.total == pytest.approx((now.exp() * (now - then)).sum().item(), rel=1e-4, abs=1e-6)
+        # each log-probability is an fp32 sum over the logits: some 1e-6 a token
+        assert divergence.total == pytest.approx((now.exp() * (now - then)).sum().item(), rel=1e-4, abs=2e-5)
         assert divergence.tokens == len(completion.tokens)
         whole = policy.tokenizer.apply_chat_template(
             [*prompt, {"role": "assistant", "content": text}], tokenize=True, return_dict=False

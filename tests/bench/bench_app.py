@@ -119,9 +119,12 @@ def seconds_to_paint(command: list[str]) -> float:
 def cpu_share(command: list[str], settle: float = 4.0, seconds: float = 20.0) -> float:
     """CPU seconds a second that a command in a terminal uses once its start is over."""
     process, main = in_terminal(command)
-    began = time.perf_counter()
     before = since = None
+    seen = b""
     try:
+        while b"palette" not in seen:  # the footer: it stands, however slow the machine
+            seen += read(main, 1.0)
+        began = time.perf_counter()
         while (now := time.perf_counter()) - began < settle + seconds:
             read(main, 0.05)
             if before is None and now - began > settle:

@@ -10,15 +10,14 @@ resumed. The table at the end is the README's.
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.runs.directory import RunDirectory
+from recipes.load import load_recipe
+from tests.bench.runs import run_to_end
 
 SEEDS = 5
 SELECTION_SEED = 100
@@ -27,7 +26,7 @@ SELECTION_SEED = 100
 
 @dataclass(frozen=True)
 class Arm:
-    """A library recipe with settings; ``changes`` are ``--set`` of its only stage."""
+    """A library recipe with settings; ``changes`` are ``--set`` of its last stage."""
 
     name: str
     recipe: str
@@ -44,24 +43,10 @@ class Point:
 
 def curve(arm: Arm, seed: int, folder: Path) -> list[Point]:
     """The evaluations of that arm's run with that seed, in order, running it first where it is not finished."""
-    home = folder / f"{arm.name}-{seed}"
-    run = _finished(home)
-    if run is None:
-        environment = {**os.environ, "FINETUNE_TUI_HOME": str(home), "OMP_NUM_THREADS": "1"}
-        started = (home / "runs").is_dir() and any((home / "runs").iterdir())
-        settings = [f"stages.0.{change}" for change in arm.changes] + [f"seed={seed}", "on_gate_fail=warn"]
-        words = ["resume"] if started else ["run", arm.recipe, *(word for one in settings for word in ("--set", one))]
-        print(f"{arm.name}, seed {seed}", file=sys.stderr, flush=True)
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "tui.cli", *words, "--headless"],
-            env=environment, capture_output=True, text=True,
-        )  # fmt: skip
-        run = _finished(home)
-        if run is None:
-            raise SystemExit(
-                f"{arm.name}, seed {seed}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-            )
-    folder = next((run.path / "stages").iterdir()) / "evaluations"
+    last = len(load_recipe(arm.recipe).recipe.stages) - 1
+    settings = [f"stages.{last}.{change}" for change in arm.changes] + [f"seed={seed}", "on_gate_fail=warn"]
+    run = run_to_end(folder / f"{arm.name}-{seed}", arm.recipe, settings)
+    folder = run.output_folder(last).parent / "evaluations"
     points = []
     for path in sorted([folder / "before.json", *folder.glob("step-*.json"), folder / "after.json"]):
         step = (
@@ -69,16 +54,10 @@ def curve(arm: Arm, seed: int, folder: Path) -> list[Point]:
             if path.stem == "before"
             else int(path.stem[5:])
             if path.stem != "after"
-            else run.state().stages[0].steps_total
+            else run.state().stages[last].steps_total
         )
         points.append(Point(step, {one["name"]: one["value"] for one in json.loads(path.read_text())}))
     return sorted(points, key=lambda point: point.step)
-
-
-def _finished(home: Path) -> RunDirectory | None:
-    runs = [RunDirectory(path) for path in (home / "runs").glob("*")]
-    done = [run for run in runs if run.state().status == "done"]
-    return done[-1] if done else None
 
 
 def at_gap(points: Sequence[Point], gap: float, figure: str, at_start: float) -> float | None:

@@ -1,4 +1,4 @@
-"""One tiny real run on lab-nano for all chat tests: training, abliteration and steering, each a few steps."""
+"""The small run (tests/small_run.py) in a home of this test process, driven by commands as a user would."""
 
 from __future__ import annotations
 
@@ -6,49 +6,13 @@ import psutil
 import pytest
 
 from tests.kill.conftest import Real
-
-RECIPE = """\
-name: tiny
-model: lab-nano
-threads: 1
-stages:
-  - method: sft
-    data: {source: lab/domain.jsonl, heldout: lab/domain-heldout.jsonl}
-    steps: 4
-    batch_size: 4
-    max_length: 96
-    replay: {share: 0.0}
-    evaluation: {max_new_tokens: 4, prompts: 4, suite_n: 2, samples: 1}
-  - method: abliteration
-    confirm_responsible_use: true
-    judge: lab/refusal.yaml
-    steps: 2
-    search_prompts: 4
-    kl_tokens: 4
-    kl_limit: 20.0
-    evaluation: {max_new_tokens: 4, prompts: 4, suite_n: 2, samples: 1}
-  - method: steering
-    personas:
-      warm:
-        data: {source: lab/contrast.jsonl, heldout: lab/contrast-heldout.jsonl, limit: 20}
-        prompt: Be warm.
-        opposite: Be formal.
-        judge: lab/tone.yaml
-    layers: [0.5]
-    sources: [told]
-    forms: [mean]
-    kl: [0.3]
-    search_prompts: 4
-    evaluation: {max_new_tokens: 4, prompts: 4, suite_n: 2, samples: 1}
-on_gate_fail: warn
-"""
+from tests.small_run import RECIPE, copied, small_run
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     real = Real(tmp_path_factory.mktemp("tiny"), RECIPE)
-    real.start()
-    real.finish()
+    real.run = copied(small_run(tmp_path_factory), real.home)
     return real
 
 

@@ -17,7 +17,7 @@ from engine.chat.room import Room
 from engine.chat.session import Session, take_up
 from engine.chat.settings import Settings
 from tests.chat.conftest import chat_processes
-from tests.kill.conftest import COMMAND
+from tests.kill.conftest import COMMAND, Real
 
 HARBOR = "Tell me about the harbor."
 
@@ -96,6 +96,12 @@ def test_a_stage_without_output_and_a_foreign_vector_are_told(tiny, tmp_path):
             timeout=120,
         )
 
+    adapter = next((copy / "stages").glob("01-*/output/adapter/adapter_model.safetensors"))
+    own = adapter.read_bytes()
+    adapter.write_bytes(own[:-4] + b"flip")  # as an adapter of another base with the same shapes would be
+    done = chat()
+    assert done.returncode == 2 and "the adapter that the run trained on `lab-nano`" in done.stderr, done.stderr
+    adapter.write_bytes(own)
     vector = next((copy / "stages").glob("03-*/output/warm.safetensors"))
     vector.write_bytes(vector.read_bytes()[:-4] + b"flip")
     done = chat()
@@ -133,7 +139,7 @@ class Talk:
         self.process.send(Say(conversations=conversations, **asked))
 
 
-def test_stop_dial_and_a_new_question_act_while_it_speaks(tiny):
+def test_stop_dial_and_a_new_question_act_while_it_speaks_and_a_kill_is_told(tiny):
     talk = Talk(tiny.run)
     try:
         ready = talk.until(Ready)
@@ -151,20 +157,15 @@ def test_stop_dial_and_a_new_question_act_while_it_speaks(tiny):
         assert (first := talk.until(Done)).turn == 1 and first.ending == "stopped"
         second = talk.until(Done)
         assert second.turn == 2 and second.ending in ("length", "end") and second.tokens <= 2
-    finally:
-        talk.process.close()
-    assert gone(tiny.run)
-
-
-def test_a_killed_model_is_told_and_a_killed_app_leaves_none(tiny):
-    talk = Talk(tiny.run)
-    try:
-        talk.until(Ready)
         os.kill(talk.process.pid, signal.SIGKILL)
         failed = talk.events.get(timeout=20)
         assert isinstance(failed, Failed) and failed.fatal and "SIGKILL" in failed.text
     finally:
         talk.process.close()
+    assert gone(tiny.run)
+
+
+def test_a_killed_app_leaves_no_model_behind(tiny):
     command = [*COMMAND, "chat", tiny.run.id]
     app = subprocess.Popen(
         command,
@@ -195,6 +196,48 @@ def test_too_little_memory_is_said_before_anything_is_loaded(tiny, monkeypatch, 
     session = Session(tiny.run, "3", "", Settings())
     assert not room_or_word(tiny.run, session, anyway=False) and "--anyway" in capsys.readouterr().err
     assert room_or_word(tiny.run, session, anyway=True)
+
+
+TRAINING = """\
+name: beside
+model: lab-nano
+threads: 1
+stages:
+  - method: sft
+    data: {source: lab/domain.jsonl, heldout: lab/domain-heldout.jsonl}
+    steps: 5000
+    batch_size: 2
+    max_length: 64
+    replay: {share: 0.0}
+    evaluation: {max_new_tokens: 4, prompts: 4, suite_n: 1, samples: 0}
+"""
+
+
+def test_beside_a_real_training_less_memory_is_enough_for_a_chat_and_it_is_named(tiny, monkeypatch):
+    from dataclasses import replace
+
+    from engine.chat import room
+    from engine.chat.places import find_place
+
+    monkeypatch.setenv("FINETUNE_TUI_HOME", str(tiny.home))
+    sides, machine = [find_place(tiny.run, "3")], room.this_machine()
+    alone = room.room_for(tiny.run, sides)
+    beside = Real(tiny.home, TRAINING)
+    beside.start()
+    try:
+        beside.wait(lambda state: state.stages and state.stages[0].steps_done >= 1)
+        found = room.room_for(tiny.run, sides)
+        assert alone.training == () and found.training == (beside.run.id,) and found.need_mib == alone.need_mib
+        monkeypatch.setattr(room, "this_machine", lambda: replace(machine, available_mib=1.1 * alone.need_mib))
+        tight = room.room_for(tiny.run, sides)
+        assert not tight.fits and f"beside {beside.run.id}, which is at work and may grow" in str(tight)
+        words = ("--anyway", "--json", "--temperature", "0", "--max-tokens", "4")
+        done = tiny.command("chat", tiny.run.id, *words, input=f"{HARBOR}\n")
+        assert done.returncode == 0 and lines(done)[0]["tokens"] <= 4, done.stderr
+        assert beside.status() == "running"
+    finally:
+        beside.command("stop", beside.run.id)
+        beside.wait(lambda state: not beside.stages() and beside.supervisor() is None, 60)
 
 
 def test_blind_choices_are_kept_taken_up_and_can_be_trained_on(tiny):

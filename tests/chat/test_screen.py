@@ -29,15 +29,14 @@ async def until(pilot, condition, seconds=60):
     raise AssertionError(text_of(pilot.app))
 
 
-@pytest.mark.parametrize(("size", "colour"), [((60, 20), False), ((200, 60), True)])
-def test_talking_turning_stopping_and_leaving(size, colour, at_home, monkeypatch):
-    if not colour:
-        monkeypatch.setenv("NO_COLOR", "1")
+def test_talking_turning_stopping_and_leaving(at_home, monkeypatch):
+    """In a narrow terminal without colours; two sides stand beside each other once it is wide."""
+    monkeypatch.setenv("NO_COLOR", "1")
     run = at_home.run
 
     async def session():
         app = FinetuneApp()
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=(60, 20)) as pilot:
             await until(pilot, lambda: run.id in text_of(app))
             await pilot.press("c")
             await until(pilot, lambda: isinstance(app.screen, Chat) and app.screen._ready)
@@ -47,6 +46,7 @@ def test_talking_turning_stopping_and_leaving(size, colour, at_home, monkeypatch
             await until(pilot, lambda: "KEYS" in text_of(app))
             await pilot.press("escape", "f3")
             await until(pilot, lambda: screen._ready and "base (lab-nano)" in text_of(app))
+            await pilot.resize_terminal(200, 60)
             screen.query_one("#say").value = "/max_tokens 5"
             await pilot.press("enter")
             screen.query_one("#say").value = "Tell me about the harbor."

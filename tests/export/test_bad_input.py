@@ -152,6 +152,62 @@ def test_k_quants_need_llama_quantize(run, monkeypatch, tmp_path, in_process):
     assert result.path.name == "gguf-q4_k_m-stage-1" and result.comparison.tensors == 20
 
 
+def program(folder, name, text):
+    """An executable of that name that keeps what it is called with."""
+    path = folder / name
+    path.write_text(
+        f"#!{sys.executable}\nimport json, shutil, sys\nopen({str(folder / 'called')!r}, 'a').write(json.dumps(sys.argv[1:]) + '\\n')\n{text}"
+    )
+    path.chmod(0o755)
+
+
+def called(folder):
+    return [json.loads(line) for line in (folder / "called").read_text().splitlines()]
+
+
+def test_ollama_quantizes_where_llama_quantize_is_missing(run, monkeypatch, tmp_path, in_process):
+    """The command that the export ends with is run as a user would."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="with `--to ollama` by Ollama"):
+        export(run, "ollama", kind="q4_k_m", stage=1)
+    program(tmp_path, "ollama", "")
+    result = export(run, "ollama", kind="q4_k_m", stage=1)
+    assert subprocess.run(["/bin/sh", "-c", result.next], timeout=60).returncode == 0
+    create, talk = called(tmp_path)
+    assert create == ["create", "-q", "q4_k_m", "small", "-f", str(result.path / "Modelfile")] and talk == [
+        "run",
+        "small",
+    ]
+    assert (result.path / "Modelfile").read_text().startswith("FROM ./model.gguf")
+
+
+def test_another_family_goes_through_llama_cpps_converter(run, monkeypatch, tmp_path, in_process):
+    """Lab-nano as a family that we cannot write. The converter of the test gives a file that was made before."""
+    from engine.export import gguf_model
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ready = export(run, "gguf", stage=1).path / "model.gguf"
+    monkeypatch.setattr(gguf_model, "FAMILIES", {})
+    with pytest.raises(InputError, match="`llama`.*convert_hf_to_gguf.py is installed.*brew install llama.cpp"):
+        export(run, "gguf", stage=1, replace=True)
+    convert = (
+        f"assert __import__('os').path.isfile(sys.argv[1] + '/config.json')\nshutil.copy({str(ready)!r}, sys.argv[3])"
+    )
+    kept = tmp_path / "kept.gguf"
+    shutil.copy(ready, kept)
+    program(tmp_path, "convert_hf_to_gguf.py", convert.replace(str(ready), str(kept)))
+    with pytest.raises(InputError, match="`q4_0` without llama-quantize"):
+        export(run, "gguf", kind="q4_0", stage=1)
+    result = export(run, "gguf", stage=1, replace=True)
+    ((merged, _, out, _, kind),) = called(tmp_path)
+    assert kind == "f16" and out.endswith("model.gguf") and not os.path.exists(merged)
+    assert result.comparison.tensors >= 18 and result.comparison.worst_tensor < 1e-3
+    program(tmp_path, "convert_hf_to_gguf.py", "sys.exit(4)")
+    with pytest.raises(ExportFailed, match="convert_hf_to_gguf.py ended with code 4"):
+        export(run, "gguf", kind="bf16", stage=1)
+    assert "gguf-bf16-stage-1" not in exports_of(run)
+
+
 def test_cancelling_leaves_nothing(run, in_process):
     seen = []
     with pytest.raises(Cancelled):

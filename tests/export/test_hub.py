@@ -1,7 +1,8 @@
-"""Uploading: only when asked, what is sent, and the hub's refusals in words. The hub itself is played at its client."""
+"""Uploading: only when asked, what arrives at a hub on this machine, and the hub's refusals in words."""
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -9,20 +10,19 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from engine.export import hub
 from recipes.errors import InputError
+from tests.export.upload_hub import UploadHub
 from tui.cli import main
 
 
 class PlayedHub:
-    sent: list[tuple]
-
-    def __init__(self, refuses=None, at="whoami"):
-        self.sent, self.refuses, self.at = [], refuses, at
+    def __init__(self, refuses, at="whoami"):
+        self.refuses, self.at = refuses, at
 
     def __call__(self):
         return self
 
     def _maybe(self, where):
-        if self.refuses is not None and self.at == where:
+        if self.at == where:
             raise self.refuses
 
     def whoami(self):
@@ -31,13 +31,6 @@ class PlayedHub:
 
     def create_repo(self, repo, **options):
         self._maybe("create_repo")
-        self.sent.append(("create", repo, options))
-        return f"https://huggingface.co/{repo}"
-
-    def upload_folder(self, repo_id, folder_path, **options):
-        from pathlib import Path
-
-        self.sent.append(("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
 
 
 def refusal(code):
@@ -45,16 +38,36 @@ def refusal(code):
     return HfHubHTTPError(f"{code}", response=response)
 
 
-def test_an_upload_has_the_export_and_its_card(run, in_process, monkeypatch, capsys):
-    played = PlayedHub()
-    monkeypatch.setattr("huggingface_hub.HfApi", played)
+@pytest.fixture
+def uploads(monkeypatch):
+    """huggingface_hub's own client, talking with a hub on this machine."""
+    from huggingface_hub import constants
+
+    hub = UploadHub()
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", hub.TOKEN)
+    yield hub
+    hub.close()
+
+
+def test_what_arrives_at_the_hub_is_the_export_and_its_card(run, in_process, uploads, capsys):
     assert main(["export", run.id, "--to", "hub", "--repo", "me/small", "--stage", "1"]) == 0
-    create, upload = played.sent
-    assert create[:2] == ("create", "me/small") and create[2]["private"] is True
-    assert upload[1] == "me/small" and {"README.md", "adapter_model.safetensors", "adapter_config.json"} <= set(
-        upload[2]
-    )
-    assert "private at https://huggingface.co/me/small" in capsys.readouterr().out
+    made = next(path for path in run.exports.iterdir() if not path.name.startswith("."))
+    assert uploads.repos["me/small"]["visibility"] == "private" and uploads.messages == ["Upload by finetune-tui"]
+    files = {str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    assert uploads.files == files and {"README.md", "adapter_model.safetensors", "adapter_config.json"} <= set(files)
+    assert f"private at {uploads.url}/me/small" in capsys.readouterr().out
+    card = uploads.files["README.md"].decode()
+    assert "library_name: peft" in card and "| accuracy |" in card and "## Limits" in card
+    assert uploads.TOKEN not in card + json.dumps({name: data.decode("latin-1") for name, data in files.items()})
+
+
+def test_a_token_that_the_hub_does_not_know_sends_nothing(run, uploads, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert main(["export", run.id, "--to", "hub", "--repo", "me/small", "--stage", "1"]) == 2
+    assert "does not know (401)" in capsys.readouterr().err and not uploads.repos and not run.exports.exists()
 
 
 @pytest.mark.parametrize(

@@ -83,14 +83,15 @@ class Real:
     def wait(self, condition, seconds: float = 240.0):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
+            begun = time.monotonic()
             found = condition(self.run.state())
             if found:
                 return found
-            time.sleep(0.01)
+            time.sleep(max(0.01, 3 * (time.monotonic() - begun)))  # looking is not to take the run's time
         raise AssertionError(f"waited {seconds} s; the run is {self.status()}: {self.logs()}")
 
-    def finish(self) -> None:
-        self.wait(lambda state: self.status() in ("done", "failed", "paused", "stopped", "interrupted"))
+    def finish(self, seconds: float = 240.0) -> None:
+        self.wait(lambda state: self.status() in ("done", "failed", "paused", "stopped", "interrupted"), seconds)
         assert self.status() == "done", self.logs()
 
     def logs(self) -> str:

@@ -89,6 +89,8 @@ def test_train_and_heldout_are_apart():
     for name in prompts:
         if name.endswith("-heldout.jsonl"):
             assert prompts[name].isdisjoint(prompts[name.replace("-heldout", "")]), name
+            searched = prompts.get(name.replace("-heldout", "-search"), set())
+            assert searched.isdisjoint(prompts[name] | prompts[name.replace("-heldout", "")]), name
     for kind in ("forbidden", "harmless"):
         extraction, search, test = (prompts[f"{kind}-{part}.jsonl"] for part in ("extraction", "search", "test"))
         assert extraction.isdisjoint(search) and search.isdisjoint(test) and test.isdisjoint(extraction)

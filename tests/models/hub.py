@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        if path.startswith("/api/models/"):
+        if path.startswith(("/api/models/", "/api/datasets/")):
             data = json.dumps(hub.listing("/".join(path.split("/")[3:5]))).encode()
             self._head(200, len(data), {"Content-Type": "application/json"})
             self.wfile.write(data)

@@ -141,5 +141,27 @@ def test_contrast_pairs_are_split_by_prompt_and_leaks_are_refused(tmp_path):
     assert all(parts) and sum(map(len, parts)) == len(set.union(*parts))
     assert prompts("general") and not prompts("general") & set.union(*parts[:2])
     text = STEERING.replace("contrast-heldout", "contrast")
-    with pytest.raises(InputError, match="that no vector is read off"):
+    with pytest.raises(InputError, match="read off or chosen by"):
         prepare(load_recipe(written(tmp_path, text)), 0, tmp_path / "again")
+
+
+@pytest.mark.parametrize("leak", ["lab/contrast.jsonl", "lab/contrast-heldout.jsonl"])
+def test_strengths_are_chosen_on_prompts_of_their_own(leak, tmp_path):
+    text = STEERING.replace("        judge:", "        search: lab/contrast-search.jsonl\n        judge:")
+    loaded = load_recipe(written(tmp_path, text))
+    assert "lab/contrast-search.jsonl" in source_paths(loaded)
+    prepare(loaded, 0, tmp_path / "data")
+    kept = [json.loads(line)["prompt"] for line in (tmp_path / "data" / "warm" / "search.jsonl").open()]
+    assert len(kept) == 120 and len((tmp_path / "data" / "warm" / "extraction.jsonl").read_text().splitlines()) == 240
+    with pytest.raises(InputError, match="read off or chosen by") as caught:
+        prepare(load_recipe(written(tmp_path, text.replace("lab/contrast-search.jsonl", leak))), 0, tmp_path / "again")
+    assert caught.value.problems[0].field == "personas.warm.search"
+
+
+def test_a_persona_may_name_its_own_sources(tmp_path):
+    text = STEERING.replace("        judge:", "        sources: [completions]\n        judge:")
+    stage = load_recipe(written(tmp_path, text)).recipe.stages[0]
+    from engine.stages.steering import candidates
+
+    assert stage.steps == len(candidates(stage)) == 2 * 1 * 2 * 2
+    assert {one["source"] for one in candidates(stage)} == {"completions"}

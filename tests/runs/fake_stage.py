@@ -54,6 +54,9 @@ def stage(run: RunDirectory, index: int) -> int:
             channel.emit(StageEvent(state="failed", method=recipe.method, reason="row 3 is bad"))
             return BAD_INPUT
         command = channel.pending()
+        while step == plan.get("hold") and not command and not (run.path / "go").exists():
+            time.sleep(0.01)
+            command = channel.pending()
         if step % 5 == 0 or step == recipe.steps or command:
             try:
                 staging = store.staging(step)

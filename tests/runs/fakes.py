@@ -68,6 +68,10 @@ class FakeRun:
     def status(self):
         return status(self.run, self.state())
 
+    def go(self):
+        """Let a stage go on that was planned to hold after a step."""
+        (self.run.path / "go").touch()
+
     def wait_step(self, step, stage=0):
         wait_for(lambda: self.state().stages[stage].steps_done >= step, what=f"step {step}")
 

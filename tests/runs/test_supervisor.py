@@ -104,7 +104,7 @@ def test_bad_input_is_not_tried_again(fake_run):
 
 @pytest.mark.parametrize("word, status", [("pause", "paused"), ("stop", "stopped")])
 def test_pause_and_stop_save_and_resume_carries_on(word, status, fake_run):
-    fake = fake_run(seconds=0.02)
+    fake = fake_run(hold=7)
     process = fake.supervise()
     fake.wait_step(7)
     answer = command(fake.run, word)
@@ -114,6 +114,7 @@ def test_pause_and_stop_save_and_resume_carries_on(word, status, fake_run):
     assert fake.state().stages[0].steps_done == max(
         event.step for event in fake.state().stages[0].checkpoints if event.action == "saved"
     )
+    fake.go()
     assert fake.supervise(wait=True) == 0
     assert fake.sums() == [SUM_OF_SQUARES] * 2
     assert not list(fake.run.control.iterdir())
@@ -128,29 +129,31 @@ def test_nobody_to_pause_is_said(fake_run):
 
 
 def test_signals_to_the_supervisor_and_the_stage_change_nothing(fake_run):
-    fake = fake_run(seconds=0.02)
+    fake = fake_run(hold=2)
     process = fake.supervise()
     fake.wait_step(2)
     for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         os.kill(process.pid, name)
         os.kill(fake.stage_pid(), name)
+    fake.go()
     assert process.wait(30) == 0
     assert fake.state().stages[0].attempts == 1
 
 
 def test_of_two_supervisors_one_works(fake_run):
-    fake = fake_run(seconds=0.05)
+    fake = fake_run(hold=1)
     first = fake.supervise()
     fake.wait_step(1)
     with pytest.raises(LockHeld, match=f"process {first.pid}"):
         ensure_resumable(fake.run)
     assert fake.supervise(wait=True) != 0
+    fake.go()
     assert first.wait(30) == 0
     assert fake.sums() == [SUM_OF_SQUARES] * 2
 
 
 def test_a_second_run_waits_for_the_device(fake_run, until):
-    one, two, three = fake_run(seconds=0.05), fake_run(), fake_run()
+    one, two, three = fake_run(hold=1), fake_run(), fake_run()
     first = one.supervise()
     one.wait_step(1)
     second = two.supervise()
@@ -158,21 +161,23 @@ def test_a_second_run_waits_for_the_device(fake_run, until):
     third = three.supervise()
     until(lambda: three.status() == "queued")
     assert "2 before this run" in three.state().reason
+    one.go()
     assert [process.wait(60) for process in (first, second, third)] == [0, 0, 0]
     assert one.state().ended <= two.state().started <= two.state().ended <= three.state().started
 
 
 def test_now_does_not_wait(fake_run):
-    one, two = fake_run(seconds=0.05), fake_run()
+    one, two = fake_run(hold=1), fake_run()
     first = one.supervise()
     one.wait_step(1)
     assert two.supervise("--now", wait=True) == 0
     assert first.poll() is None
+    one.go()
     assert first.wait(60) == 0
 
 
 def test_a_waiting_run_can_be_stopped(fake_run, until):
-    one, two = fake_run(seconds=0.05), fake_run()
+    one, two = fake_run(hold=1), fake_run()
     one.supervise()
     one.wait_step(1)
     second = two.supervise()
@@ -190,11 +195,12 @@ def test_a_failed_gate(policy, code, stages, fake_run):
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(fake_run):
-    fake = fake_run(seconds=0.02)
+    fake = fake_run(hold=11)
     process = fake.supervise()
     fake.wait_step(11)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    fake.go()
     checkpoints = sorted((fake.run.stage_folder(0, "sft") / "checkpoints").glob("step-*"))
     (checkpoints[-1] / "sum.json").write_text("7")
     assert fake.supervise(wait=True) == 0
@@ -203,11 +209,12 @@ def test_a_damaged_newest_checkpoint_is_passed_over(fake_run):
 
 
 def test_a_torn_log_is_mended(fake_run):
-    fake = fake_run(seconds=0.02)
+    fake = fake_run(hold=6)
     process = fake.supervise()
     fake.wait_step(6)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    fake.go()
     with open(fake.run.events, "ab") as file:
         file.write(b'{"kind":"step","step":7,"tot')
     assert fake.supervise(wait=True) == 0
@@ -216,11 +223,12 @@ def test_a_torn_log_is_mended(fake_run):
 
 
 def test_changed_data_is_named_and_refused(fake_run, tmp_path):
-    fake = fake_run(seconds=0.02)
+    fake = fake_run(hold=3)
     process = fake.supervise()
     fake.wait_step(3)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    fake.go()
     with open(tmp_path / "rows.jsonl", "a") as file:
         file.write('{"prompt": "new", "completion": "row"}\n')
     with pytest.raises(InputError, match="rows.jsonl changed.*--accept-changed-data"):

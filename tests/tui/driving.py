@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+import time
 from pathlib import Path
 
 from engine.runs.events import decode
 from tui.app import FinetuneApp
+from tui.background import BESIDE
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 SIZES = {"80x24": (80, 24), "60x20": (60, 20), "160x48": (160, 48), "200x60": (200, 60)}
@@ -32,6 +35,32 @@ async def settled(pilot, shows, seconds=30.0):
     raise AssertionError(f"never showed {shows!r}:\n{text_of(pilot.app)}")
 
 
+def busy(app):
+    """Whether anything that the screen waits for is under way: work beside it, a message, a layout, a repaint."""
+    screen = app.screen
+    nodes = [app, *screen.walk_children(with_self=True)]
+    return (
+        any(thread.name == BESIDE and thread.is_alive() for thread in threading.enumerate())
+        or any(not worker.is_finished and worker.group != "book" for worker in app.workers)  # Home's never ends
+        or any(node.message_queue_size or node._next_callbacks for node in nodes)
+        or any(node._layout_required or node._repaint_required for node in nodes[1:])
+        or bool(screen._dirty_widgets or screen._callbacks)
+    )
+
+
+async def at_rest(pilot, seconds=30.0):
+    """The screen's text once nothing is under way any more: a slow machine lays out in several strokes."""
+    before, end = None, time.monotonic() + seconds
+    while time.monotonic() < end:
+        await pilot.pause()
+        now = text_of(pilot.app)
+        if now == before and not busy(pilot.app):
+            return now
+        before = now
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"never at rest:\n{before}")
+
+
 def drive(run_id, size, *steps, shows="lr ", then=None):
     """Open the app, press keys; a step is a key, or a (key, text that then shows). Returns the screen's text and SVG, or
     what ``then(app)`` gives."""
@@ -47,7 +76,7 @@ def drive(run_id, size, *steps, shows="lr ", then=None):
                 await pilot.press(key)
                 if text:
                     await settled(pilot, text)
-            await pilot.pause(0.1)
+            await at_rest(pilot)
             return then(app) if then else (text_of(app), app.export_screenshot())
 
     return asyncio.run(session())

@@ -9,7 +9,7 @@ import pytest
 
 from engine.runs.events import AlertEvent, ExitEvent, RunEvent, StageEvent, decode, encode
 from engine.runs.lock import Lock
-from tests.tui.driving import SIZES, approved, clock_at, drive, settled, text_of
+from tests.tui.driving import SIZES, approved, at_rest, clock_at, drive, settled, text_of
 from tests.tui.recording import RECORDED, RUN_ID, in_the_middle, recorded_run
 from tui.app import FinetuneApp
 
@@ -81,13 +81,11 @@ def test_resizing_loses_nothing(monkeypatch):
         app = FinetuneApp(RUN_ID)
         async with app.run_test(size=(80, 24)) as pilot:
             await settled(pilot, "lr ")
-            await settled(pilot, "palette")
-            before = text_of(app)
+            before = await at_rest(pilot)
             for size in ((60, 20), (200, 60), (30, 10), (80, 24)):
                 await pilot.resize_terminal(*size)
-                await pilot.pause(0.2)
-            await settled(pilot, "palette")
-            return before, text_of(app)
+                after = await at_rest(pilot)
+            return before, after
 
     before, after = asyncio.run(session())
     assert before == after
@@ -147,7 +145,7 @@ def test_the_palette_names_what_the_keys_do():
 
 
 def test_pausing_and_stopping_a_run_by_keys(fake_run):
-    fake = fake_run(seconds=0.6)
+    fake = fake_run(hold=1)
     process = fake.supervise()
     fake.wait_step(1)
     drive(fake.run.id, (80, 24), ("p", "paused"), shows="step")
@@ -159,11 +157,12 @@ def test_pausing_and_stopping_a_run_by_keys(fake_run):
 
 
 def test_leaving_leaves_the_run(fake_run):
-    fake = fake_run(seconds=0.1)
+    fake = fake_run(hold=1)
     process = fake.supervise()
     fake.wait_step(1)
     drive(fake.run.id, (80, 24), "ctrl+q", shows="step")
     assert process.poll() is None
+    fake.go()
     assert process.wait(60) == 0
 
 

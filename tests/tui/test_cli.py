@@ -93,7 +93,7 @@ def test_a_run_on_paper(fake_run):
 
 
 def test_a_running_run_is_not_removed_and_not_resumed_twice(fake_run):
-    fake = fake_run(seconds=0.3)
+    fake = fake_run(hold=1)
     fake.supervise()
     fake.wait_step(1)
     done = cli("rm", fake.run.id, "--yes")
@@ -106,7 +106,7 @@ def test_a_running_run_is_not_removed_and_not_resumed_twice(fake_run):
 def test_leaving_the_watcher_leaves_the_run(fake_run):
     import signal
 
-    fake = fake_run(seconds=0.1)
+    fake = fake_run(hold=1)
     process = fake.supervise()
     fake.wait_step(1)
     command = [sys.executable, "-P", "-m", "tui.cli", "attach", fake.run.id, "--headless"]
@@ -116,6 +116,7 @@ def test_leaving_the_watcher_leaves_the_run(fake_run):
         watcher.send_signal(ending)
         rest, _ = watcher.communicate(timeout=20)
         assert ending != signal.SIGINT or "the run goes on" in rest
+    fake.go()
     assert process.wait(60) == 0
 
 

@@ -178,3 +178,24 @@ def test_the_data_screen_alone_says_whom_the_rows_serve():
     for words in ("which methods it serves", "calibration", "ready", "needs preference pairs", "characters mean"):
         assert words in text, words
     drive(("i", "Which data?"), ("escape", "Enter names it"), ("escape", "No runs yet"))
+
+
+def test_a_data_set_of_the_hub_is_named_as_a_path_is(tmp_path, monkeypatch):
+    """Without network it is refused with the reason; with one it is fetched, looked over, and stays a word of the recipe."""
+    from tests.models.hub import Hub
+
+    rows = "".join(
+        json.dumps({"prompt": f"what is {n}", "chosen": f"it is {n}", "rejected": f"no {n}"}) + "\n"
+        for n in range(1100)
+    )
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    hub = Hub({"train.jsonl": rows.encode(), "README.md": b""}, large={"train.jsonl"})
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    drive(*OWN, "type owner/pairs", ("enter", "HF_HUB_OFFLINE is set"), size=(110, 30))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    try:
+        text = drive(("n", "A recipe was begun"), ("y", "Go on with these rows"), size=(110, 30))
+    finally:
+        hub.close()
+    assert "1100" in text and "owner/pairs" in text
+    assert keep.kept().sources[0].path == "owner/pairs" and "source: owner/pairs" in draft(keep.kept())

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from engine.runs.lock import Lock
-from tests.tui.driving import SIZES, approved, clock_at, drive, settled, text_of
+from tests.tui.driving import SIZES, approved, at_rest, clock_at, drive, settled
 from tests.tui.recording import RUN_ID, in_the_middle, recorded_run
 from tui.app import FinetuneApp
 from tui.notify import desktop_command, sequences, terminal_title
@@ -93,12 +93,11 @@ def test_resizing_a_zoomed_chart_loses_nothing(done):
             await pilot.press("z")
             await settled(pilot, "gauge 1 of 17")
             await settled(pilot, "palette")
-            before = text_of(app)
+            before = await at_rest(pilot)
             for size in ((60, 20), (200, 60), (20, 6), (80, 24)):
                 await pilot.resize_terminal(*size)
-                await pilot.pause(0.2)
-            await settled(pilot, "palette")
-            return before, text_of(app)
+                after = await at_rest(pilot)
+            return before, after
 
     before, after = asyncio.run(session())
     assert before == after
@@ -130,15 +129,15 @@ def test_who_has_scrolled_the_log_back_is_left_there(done):
         async with app.run_test(size=(80, 24)) as pilot:
             await settled(pilot, "lr ")
             await pilot.press("4")
-            await pilot.pause(0.3)
+            await at_rest(pilot)
             log = app.screen.query_one("#log-lines")
             assert log.is_vertical_scroll_end and log.max_scroll_y > 5, "it follows"
             log.scroll_to(y=3, animate=False)
-            await pilot.pause(0.2)
+            await at_rest(pilot)
             lines = len(log.lines)
             middle.events.write_bytes(whole)
             await settled(pilot, "all gates passed")
-            await pilot.pause(0.3)
+            await at_rest(pilot)
             back = log.scroll_y, len(log.lines) > lines
             log.scroll_end(animate=False)
             return back
@@ -300,10 +299,29 @@ def test_every_screen_has_its_help(two_runs):
     drive(None, (100, 50), *pick_two([("question_mark", "a letter, a sign")]), shows=OTHER)
 
 
+def test_dialogs_and_pages_have_their_help_too(two_runs):
+    """Read off their own keys, so that it says what works here."""
+    drive(
+        RUN_ID, (100, 50), ("y", "the run's directory"), ("question_mark", "Enter takes one"), ("escape", "the run's directory"),
+        ("escape", "tok/s"), ("e", "export"), ("question_mark", "other type"), ("escape", "export"), ("escape", "tok/s"),
+        ("v", "Mark two runs"), ("question_mark", "take the mark off"), ("f1", "Mark two runs"),
+    )  # fmt: skip
+    drive(
+        None, (100, 50), ("x", "Remove"), ("question_mark", "y          yes"), ("escape", "Remove"), ("escape", "r resume"),
+        ("question_mark", "a new recipe, step by step"), ("escape", "r resume"), ("n", "What is your goal?"),
+        ("question_mark", "what was said is kept"), ("escape", "What is your goal?"), ("t", "Complexity"),
+        ("question_mark", "aside"), ("escape", "Complexity"), shows=OTHER,
+    )  # fmt: skip
+    text, _ = drive(None, (100, 50), ("i", "Which data?"), *"la?b", ("f1", "letters"), ("f1", "la?b"), shows=OTHER)
+    assert "? help" not in text, "where letters are typed the footer does not promise it"
+
+
 def test_the_palette_names_hidden_keys_too(done):
     drive(
         RUN_ID, (100, 30), ("ctrl+p", "Search"), *"Log scale", ("enter", "charts: average 0.6, raw as dots, log scale")
     )
+    text, _ = drive(RUN_ID, (100, 30), ("colon", "Search"), ("escape", "^p palette"))  # where Ctrl+P is somebody else's
+    assert "^q leave" in text
 
 
 def test_copying_goes_to_the_terminals_clipboard(done):

@@ -140,7 +140,7 @@ def test_a_first_user_comes_to_a_running_dpo(until):
 
 
 def test_a_returning_user_resumes_with_two_keys(fake_run, monkeypatch, until):
-    fake = fake_run(seconds=0.1)
+    fake = fake_run(hold=1)
     process = fake.supervise()
     fake.wait_step(1)
     os.kill(fake.stage_pid(), signal.SIGKILL)
@@ -150,6 +150,7 @@ def test_a_returning_user_resumes_with_two_keys(fake_run, monkeypatch, until):
     monkeypatch.setattr("engine.runs.launch.start_supervisor", lambda run, now=False: fake.supervise())
     text = drive(("r", "running"), ("enter", "step "), first="nothing is lost")
     assert fake.run.id in text
+    fake.go()
     until(lambda: fake.status() == "done", 60, "it is done")
 
 
@@ -369,7 +370,7 @@ def test_in_ascii(monkeypatch):
 def test_resizing_loses_nothing():
     import asyncio
 
-    from tests.tui.driving import settled
+    from tests.tui.driving import at_rest, settled
     from tests.tui.wizard_driving import walk
     from tui.app import FinetuneApp
 
@@ -378,15 +379,15 @@ def test_resizing_loses_nothing():
         async with app.run_test(size=(80, 24)) as pilot:
             await settled(pilot, "No runs yet")
             await walk(pilot, *TO_DATA)
-            before = text_of(app)
+            before, seen = await at_rest(pilot), set()
             for size in ((60, 20), (200, 60), (30, 10), (80, 24)):
                 await pilot.resize_terminal(*size)
-                await pilot.pause(0.2)
-            await settled(pilot, "palette")
-            return before, text_of(app)
+                after = await at_rest(pilot)
+                seen.add(after)
+            return before, after, len(seen)
 
-    before, after = asyncio.run(session())
-    assert before.split() == after.split(), "where lines are broken may differ"
+    before, after, sizes = asyncio.run(session())
+    assert before == after and sizes == 4
 
 
 # ---- what it costs -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import asyncio
 
 from engine.forecast.hardware import find_hardware
 from engine.hardware.machine import Cpu, Disk, Machine, Power, Ram
-from tests.tui.driving import settled, text_of
+from tests.tui.driving import at_rest, settled
 from tui.app import FinetuneApp
 from tui.wizard import keep
 from tui.wizard.draft import draft, source_at_hand
@@ -18,7 +18,7 @@ MACHINE = Machine(
     cpu=Cpu("a processor of the tests", 8, 16), ram=Ram(32 * GIB, 24 * GIB),
     disks={"runs": Disk("/home", 500 * GIB, 120 * GIB, True)}, power=Power(True),
 )  # fmt: skip
-KEYS = {" ": "space", ".": "full_stop", "/": "slash", "-": "minus", "_": "underscore", ":": "colon"}
+KEYS = {" ": "space", ".": "full_stop", "/": "slash", "-": "minus", "_": "underscore", ":": "colon", "@": "at"}
 
 
 def on_machine(monkeypatch, name="rtx-3090"):
@@ -26,17 +26,6 @@ def on_machine(monkeypatch, name="rtx-3090"):
     hardware = find_hardware(name)
     monkeypatch.setattr("tui.machine_book.hardware", lambda: hardware)
     monkeypatch.setattr("tui.machine_book.machine", lambda: MACHINE)
-
-
-async def at_rest(pilot):
-    """The screen once it stays as it is: a slow machine lays out in several strokes."""
-    seen = []
-    for _ in range(100):
-        await pilot.pause(0.1)
-        seen.append(text_of(pilot.app))
-        if len(seen) > 5 and len(set(seen[-5:])) == 1:
-            break
-    return seen[-1]
 
 
 async def walk(pilot, *steps):

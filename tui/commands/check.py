@@ -61,6 +61,8 @@ def _tell(found: dict[str, Any], changed: list[str], options: argparse.Namespace
     machine = found["hardware"]
     print(f"{found['name']}: {found['model']['name']} ({_count(found['model']['parameters'])} parameters)")
     print(f"on {machine['name']}, {gib(machine['available_mib'])} available")
+    if found["quantization"]["why"]:
+        print(f"quantization {found['quantization']['why']}")
     for one in changed:
         print(f"  changed {one}")
     if options.output:

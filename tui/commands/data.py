@@ -13,10 +13,12 @@ from typing import Any
 
 from engine.data.inspect import Inspection, inspect
 from engine.data.lengths import Lengths
-from recipes.errors import InputError, Problem
+from recipes.errors import InputError, Problem, nearest_word, quoted
 from recipes.methods import cards
-from recipes.resources import resolve_source
+from recipes.resources import hub_dataset, resolve_source
 from tui.commands.methods import find_card
+from tui.fetching import Fetching
+from tui.view.dataset_view import endings_words, verifiable_words
 from tui.words import ascii_words, unicode_terminal, warning_sign
 
 MIB = 2**20
@@ -32,10 +34,18 @@ def data(options: argparse.Namespace) -> int:
         raise InputError(
             [Problem("--max-length", None, None, f"`{options.max_length}`", "a number of tokens from 1 on")]
         )
+    verifier = given_verifier(options.verifier) if options.verifier else None
     progress = Progress()
     try:
         found = inspect(
-            path, method, given_columns(options.columns), heldout, options.model, options.max_length, progress.told
+            path,
+            method,
+            given_columns(options.columns),
+            heldout,
+            options.model,
+            options.max_length,
+            progress.told,
+            verifier,
         )
     except InputError as error:
         if not options.json:
@@ -73,8 +83,18 @@ def _complain(problems: list[Problem]) -> None:
 
 
 def _path(word: str, where: str) -> Path:
-    """A file or directory anywhere, or ``lab/…`` and ``builtin/…``; unlike a recipe's, a typed path may lead out."""
+    """A file or directory anywhere, ``lab/…`` and ``builtin/…``, or a data set of the hub, fetched; unlike a recipe's, a
+    typed path may lead out."""
     if word.startswith(("lab/", "builtin/")) and not Path(word).exists():
+        return resolve_source(word, Path.cwd(), where)
+    if hub_dataset(word, Path.cwd()):
+        from engine.data.hub import fetch_missing
+
+        fetching = Fetching()
+        try:
+            fetch_missing([word], Path.cwd(), fetching.told, where)
+        finally:
+            fetching.close()
         return resolve_source(word, Path.cwd(), where)
     return resolve_source(str(Path(word).expanduser().absolute()), Path.cwd(), where)
 
@@ -89,6 +109,30 @@ def given_columns(words: list[str]) -> dict[str, str]:
             raise InputError([Problem("--columns", None, None, f"`{word}`", accepted)])
         given[ours.strip()] = theirs.strip()
     return given
+
+
+def given_verifier(word: str) -> dict[str, Any]:
+    """``number``, or ``{kind: regex, pattern: …}`` as in a recipe. Raises InputError."""
+    import pydantic
+    import yaml
+
+    from recipes import verifiers
+
+    try:
+        found = yaml.safe_load(word) if word.lstrip().startswith("{") else {"kind": word}
+    except yaml.YAMLError as error:
+        raise InputError(
+            [Problem("--verifier", None, None, f"`{word}`", "`number`, or `{kind: …}` as YAML")]
+        ) from error
+    kinds = ("number", "exact", "math", "regex", "json", "code", "python", "steps", "custom-steps")
+    accepted = f"one of {quoted(kinds)}, with its settings where it needs any: '{{kind: regex, pattern: \"…\"}}'"
+    try:
+        return dict(pydantic.TypeAdapter(verifiers.VerifierSpec).validate_python(found).model_dump())
+    except pydantic.ValidationError as error:
+        kind = found.get("kind") if isinstance(found, dict) else None
+        said = str(error.errors()[0]["msg"]) if kind in kinds else "no kind of verifier"
+        near = None if kind in kinds else nearest_word(str(kind), kinds)
+        raise InputError([Problem("--verifier", None, None, f"`{word}` ({said})", accepted, near)]) from error
 
 
 class Progress:
@@ -146,6 +190,10 @@ def report_lines(found: Inspection, method: str | None) -> list[str]:
             lines.append(f"{lengths.unit:<12} {length_words(lengths)}")
     if found.gap is not None:
         lines.append(f"gap          {found.gap:.2f} (scores scaled to 0-1, n {found.scored})")
+    if found.endings:
+        lines.append(f"ends         {endings_words(asdict(found.endings))}")
+    if found.verifiability:
+        lines.append(f"verifiable   {verifiable_words(asdict(found.verifiability))}")
     if found.leakage:
         leak = found.leakage
         lines.append(

@@ -131,12 +131,13 @@ def start_words(method: str) -> str:
 def command_words(recipe: str, names: Sequence[str]) -> str:
     """The command for a library recipe with a model and data of one's own in place of the lab's.
 
-    Stages that have no single source of data (what they add to a model is searched for) are shown on the lab.
+    Stages that have no single source of data (what they add to a model is searched for) are shown on the lab. A
+    method's recipe may have a cold start before it, which then has data of its own.
     """
     if recipe not in library() or not set(names) <= set(stage_types()):
         return f"this version cannot run {recipe} yet"
     stages = load_recipe(recipe).recipe.stages
-    if [stage.method for stage in stages] != list(names):
+    if [stage.method for stage in stages][-len(names) :] != list(names):
         return f"this version cannot run all of {recipe} yet"
     if not all(hasattr(stage, "data") for stage in stages):
         return f"finetune-tui run {recipe}"

@@ -10,6 +10,7 @@ from engine.runs.create import create_run
 from engine.runs.directory import RunDirectory, find_run, status
 from engine.runs.launch import ensure_resumable, start_supervisor
 from recipes.load import load_recipe
+from tui.fetching import Fetching
 from tui.monitor import watch
 from tui.words import warning_sign
 
@@ -20,7 +21,11 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    created = create_run(load_recipe(options.recipe, options.overrides))
+    fetching = Fetching()
+    try:
+        created = create_run(load_recipe(options.recipe, options.overrides), fetching.told)
+    finally:
+        fetching.close()
     if not options.json:
         for index, prepared in enumerate(created.prepared):
             for warning in prepared.warnings:

@@ -12,6 +12,7 @@ from textual.widgets import Footer, Input, Label, Static
 
 from engine.chat.settings import KINDS, Settings, changed
 from recipes.errors import InputError
+from tui.screens.help import HELP_KEY
 
 FIELDS = {
     "system": "System prompt",
@@ -30,6 +31,7 @@ class ChatSettings(ModalScreen[Settings | None]):
         Binding("escape", "leave", "leave"),
         Binding("down", "app.focus_next", "next", show=False),
         Binding("up", "app.focus_previous", "before", show=False),
+        HELP_KEY,
     ]
 
     def __init__(self, settings: Settings) -> None:

@@ -18,6 +18,7 @@ from textual.widgets.option_list import Option
 
 from engine.runs.directory import RunDirectory, find_run, list_runs
 from tui.compared import Reader
+from tui.screens.help import HELP_KEY
 from tui.view.comparison import ABSENT, MARKERS, MOST, Compared, Comparison, GateRow, compare, overlay
 from tui.widgets.chart import ChartStyle
 from tui.widgets.overlay import OverlayChart
@@ -212,6 +213,7 @@ class PickRuns(ModalScreen[list[str] | None]):
         Binding("escape,q", "close", "back"),
         Binding("space", "mark", "mark", priority=True),
         Binding("enter", "compare", "compare", priority=True),
+        HELP_KEY,
     ]
 
     def __init__(self, marked: Sequence[str] = ()) -> None:

@@ -8,6 +8,8 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from tui.screens.help import HELP_KEY
+
 
 class Confirm(ModalScreen[bool]):
     """``y`` or the first button answers yes; Escape, ``n`` or the second no, which has the focus."""
@@ -16,6 +18,7 @@ class Confirm(ModalScreen[bool]):
         Binding("y", "answer(True)", "yes"),
         Binding("n,escape", "answer(False)", "no"),
         Binding("left,right", "app.focus_next", "other", show=False),
+        HELP_KEY,
     ]
 
     def __init__(self, question: str, yes: str, no: str = "Keep") -> None:

@@ -11,6 +11,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.runs.directory import RunDirectory
+from tui.screens.help import HELP_KEY
 from tui.view.run_view import RunView
 
 LONGEST = 60_000
@@ -44,7 +45,7 @@ def offered(run: RunDirectory, view: RunView | None) -> list[tuple[str, str]]:
 
 
 class CopyFrom(ModalScreen[None]):
-    BINDINGS = [Binding("escape,q,y", "close", "close")]
+    BINDINGS = [Binding("escape,q,y", "close", "close"), HELP_KEY]
 
     def __init__(self, texts: list[tuple[str, str]]) -> None:
         super().__init__()

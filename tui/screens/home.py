@@ -38,9 +38,36 @@ Press i to look a dataset over: what it is, what is wrong with it, which methods
 
 A recipe of yours: `finetune-tui run my.yaml`.
 """
+HELP = """\
+KEYS
+  Enter      open the run            n        a new recipe, step by step
+  d          start the demo          i        look a dataset over
+  r          resume                  p        pause at the next step
+  s          stop at the next step   x        remove a run (both ask)
+  c          chat with the run       e        export: take it home
+  v          compare runs            F2       settings
+  Ctrl+Q, q  leave; runs go on in the background
+  Ctrl+P, :  every command by name   ?, F1    this page
+             (zellij, VS Code and others take Ctrl+Q and Ctrl+P for themselves)
+
+WORDS
+  loss       of the training batch, per token; its target is to fall
+  KL est     how far the model has moved from where the stage began, in nats per
+             token, exact, at the positions of the training batch (an estimate of
+             what the gate measures on the model's own completions)
+  margin     how much more a preference stage's policy prefers the chosen
+             completion than its reference does, times beta (the reward of DPO)
+  ┃ or |     in a gauge: the target, from the method's card or the recipe
+  gate       a figure measured on held-out data against its limit; n is how many
+             cases are behind it
+  paused     at a checkpoint; resume goes on with the very next step
+  interrupted  nobody works on it: it was killed, or the machine went down;
+             resume carries on, to the bit
+"""
 
 
 class Home(Screen[None]):
+    HELP = HELP
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "new"),
         Binding("d", "demo", "demo"),
@@ -53,6 +80,7 @@ class Home(Screen[None]):
         Binding("v", "app.compare", "compare", show=False),
         Binding("e", "export", "export", show=False),
         Binding("c", "app.chat", "chat"),
+        Binding("q", "app.quit", "leave", show=False),  # zellij and VS Code keep Ctrl+Q for themselves
     ]
 
     def __init__(self) -> None:

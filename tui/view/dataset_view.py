@@ -60,11 +60,10 @@ def counts(found: dict[str, Any]) -> list[Line]:
         lines.append(
             _fact("gap", f"{found['gap']:.2f} (scores scaled to 0-1, n {found['scored']}; 0.15 or more is wanted)")
         )
-    if found.get("verifiability"):
-        one = found["verifiability"]
-        lines.append(
-            _fact("verifiable", f"{one['share']:.0%} by `{one['kind']}` (n {one['n']}; more than 80 % is wanted)")
-        )
+    if found["endings"]:
+        lines.append(_fact("ends", endings_words(found["endings"])))
+    if found["verifiability"]:
+        lines.append(_fact("verifiable", verifiable_words(found["verifiability"])))
     if found["leakage"]:
         leak = found["leakage"]
         lines.append(
@@ -77,6 +76,17 @@ def counts(found: dict[str, Any]) -> list[Line]:
     if unused:
         lines.append(_fact("not used", ", ".join(unused[:12])))
     return lines
+
+
+def endings_words(one: dict[str, Any]) -> str:
+    """How the model's template closes replies."""
+    stops = ", ".join(f"`{stop}`" for stop in one["stops"]) or "no end token"
+    by = "the chat template" if one["template"] else "the plain template (the model has none)"
+    return f"{stops} after the reply in {one['ended']} of {one['n']} rows, by {by}"
+
+
+def verifiable_words(one: dict[str, Any]) -> str:
+    return f"{one['share']:.0%} by `{one['kind']}` (n {one['n']}; more than 80 % is wanted)"
 
 
 def _fact(name: str, words: str) -> Line:

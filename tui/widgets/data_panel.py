@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,8 @@ from textual.widgets.option_list import Option
 
 from engine.data.rows import ALSO, SUFFIXES
 from recipes.errors import InputError
-from recipes.resources import resolve_source
+from recipes.resources import hub_dataset, resolve_source
+from tui.fetching import fetching_words
 from tui.view.dataset_view import Line, faults, report
 from tui.wizard.draft import absolute
 from tui.wizard.inspecting import Asked, Inspector, Looked
@@ -48,9 +50,16 @@ class DataPanel(Vertical):
             self.source, self.looked = source, looked
 
     def __init__(
-        self, source: Source, method: str | None = None, model: str | None = None, limit: int | None = None
+        self,
+        source: Source,
+        method: str | None = None,
+        model: str | None = None,
+        limit: int | None = None,
+        verifier: Callable[[Source], dict[str, Any] | None] = lambda source: None,
     ) -> None:
+        """``verifier`` says which one the recipe would have with a source."""
         super().__init__(id="data-panel")
+        self.verifier = verifier
         self.source, self.method, self.model, self.limit = source, method, model, limit
         self._given: dict[str, str] = dict(source.columns)
         self._inspector: Inspector | None = None
@@ -87,6 +96,7 @@ class DataPanel(Vertical):
         """Ask the helper; an inspection under way of something else is called off."""
         asked = Asked(
             self.source.path, self.method, dict(self._given), self.source.heldout, self.model, self.limit,
+            self.verifier(self.source),
         )  # fmt: skip
         if self._inspector:
             if self._inspector.asked == asked and self.looked is None:
@@ -111,8 +121,11 @@ class DataPanel(Vertical):
         if self.is_attached and self._inspector is not None and self._inspector.asked == asked:
             call(*words)
 
-    def _told(self, done: int, size: int, rows: int) -> None:
-        self._progress = f"looking it over: {done / max(1, size):.0%} of {size / 2**20:.0f} MiB, {rows} rows"
+    def _told(self, done: int, size: int, rows: int | None) -> None:
+        if rows is None:
+            self._progress = fetching_words(done, size)
+        else:
+            self._progress = f"looking it over: {done / max(1, size):.0%} of {size / 2**20:.0f} MiB, {rows} rows"
         self._draw_go()
 
     def _ended(self, looked: Looked) -> None:
@@ -298,11 +311,13 @@ class DataPanel(Vertical):
 
         optional = kind == "heldout"
         title = "Which data?" if kind == "path" else "Held-out rows, which are never trained on"
-        hint = "JSON lines, JSON, CSV, TSV, Parquet, text, or a directory of those"
+        hint = "JSON lines, JSON, CSV, TSV, Parquet, text, a directory of those, or owner/name on the hub"
         if optional:
             hint = "Without a file a tenth of the prompts is kept out of training."
 
         def checked(word: str) -> str:
+            if hub_dataset(word, Path.cwd()):
+                return ""  # fetched, or refused, when it is looked over
             try:
                 resolve_source(absolute(word), Path.cwd(), "data")
             except InputError as error:
@@ -356,4 +371,7 @@ class DataPanel(Vertical):
         if word is None:
             return
         self._set(replace(self.source, words={**self.source.words, name: word}))
-        self._draw()
+        if name == "verifier" and self.source.path:
+            self._inspect()  # it is tried on the answers
+        else:
+            self._draw()

@@ -16,7 +16,7 @@ import yaml
 from recipes.errors import InputError
 from recipes.load import library
 from recipes.methods import stage_types
-from recipes.resources import BUILT_IN, is_lab
+from recipes.resources import BUILT_IN, hub_dataset, is_lab
 from tui.wizard.state import Source, Wizard, data_stages, questions_about, said, taken
 
 SHOWN = (
@@ -152,7 +152,7 @@ def _library_stage(methods: Sequence[str], index: int, name: str) -> dict[str, A
         if [stage["method"] for stage in stages] == list(methods):
             return dict(stages[index])
     stages = yaml.safe_load(names[method.replace("_", "-")].read_text(encoding="utf-8"))["stages"]
-    return dict(stages[0])
+    return dict(next(stage for stage in stages if stage["method"] == method))  # a cold start may stand before it
 
 
 def _defaults(method: str, source: Source) -> dict[str, Any]:
@@ -260,5 +260,7 @@ def absolute(word: str) -> str:
     """A path as typed, so that it means the same wherever the recipe is kept."""
     word = word.strip()
     if not word or (word.startswith(tuple(BUILT_IN)) and not Path(word).exists()):
+        return word
+    if hub_dataset(word, Path.cwd()):
         return word
     return str(Path(word).expanduser().absolute())

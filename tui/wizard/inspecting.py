@@ -8,9 +8,13 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from recipes.errors import Problem
+from engine.data.rows import data_files
+from recipes.errors import InputError, Problem
+from recipes.resources import resolve_source
+from tui.background import BESIDE
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class Asked:
     heldout: str = ""
     model: str | None = None
     limit: int | None = None
+    verifier: dict[str, Any] | None = None
+    """A recipe's ``verifier:``, to be tried on the answers."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +59,35 @@ class Looked:
         return ""
 
 
+KNOWN, MOST_STAMPED = 8, 1000
+_KNOWN: dict[str, Looked] = {}
+"""The last answers: who goes back and forth between pages does not wait again for what has not changed."""
+
+
+def stamped(asked: Asked) -> str | None:
+    """The question with the state of its files; None where they cannot be told."""
+    files: list[Path] = []
+    try:
+        for word in filter(None, (asked.path, asked.heldout)):
+            path = resolve_source(word, Path.cwd(), "data")
+            files += data_files(path) if path.is_dir() else [path]
+        stamps = [(str(file), (now := file.stat()).st_size, now.st_mtime_ns) for file in files[:MOST_STAMPED]]
+    except (InputError, OSError):
+        return None
+    return None if len(files) > MOST_STAMPED else repr((asked, stamps))
+
+
 class Inspector:
-    """One inspection. ``told(done, size, rows)`` and ``ended`` are called in its own thread."""
+    """One inspection. ``told(done, size, rows)`` (rows None: it is being fetched from the hub) and ``ended`` are called in its
+    own thread."""
 
     def __init__(
-        self, asked: Asked, ended: Callable[[Looked], None], told: Callable[[int, int, int], None] | None = None
+        self, asked: Asked, ended: Callable[[Looked], None], told: Callable[[int, int, int | None], None] | None = None
     ) -> None:
         self.asked, self._ended, self._told = asked, ended, told
         self._process: subprocess.Popen[bytes] | None = None
         self._off = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True, name=BESIDE)
 
     def start(self) -> None:
         self._thread.start()
@@ -79,10 +104,21 @@ class Inspector:
             self._ended(answer)
 
     def _ask(self) -> Looked:
+        stamp = stamped(self.asked)
+        if stamp is not None and stamp in _KNOWN:
+            return _KNOWN[stamp]
+        answer = self._helped()
+        if stamp is not None and answer.found is not None:
+            while len(_KNOWN) >= KNOWN:
+                _KNOWN.pop(next(iter(_KNOWN)), None)
+            _KNOWN[stamp] = answer
+        return answer
+
+    def _helped(self) -> Looked:
         asked = self.asked
         words = {
             "path": asked.path, "method": asked.method, "columns": asked.columns, "heldout": asked.heldout,
-            "model": asked.model, "limit": asked.limit,
+            "model": asked.model, "limit": asked.limit, "verifier": asked.verifier,
         }  # fmt: skip
         with subprocess.Popen(
             [sys.executable, "-P", "-m", "engine.data.inspect_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -99,7 +135,7 @@ class Inspector:
                 for line in process.stdout:
                     said = json.loads(line)
                     if "done" in said and self._told and not self._off.is_set():
-                        self._told(said["done"], said["size"], said["rows"])
+                        self._told(said["done"], said["size"], None if said.get("fetching") else said["rows"])
             except (OSError, ValueError):
                 said = {}
         if "found" in said:

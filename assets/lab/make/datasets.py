@@ -33,13 +33,16 @@ def all_datasets() -> dict[str, list[Row]]:
         "chains-heldout.jsonl": chains_heldout,
         "preferences.jsonl": preference_rows(2400, [t for t in TOPICS if t not in world.HELD_OUT_TOPICS], 5),
         "preferences-heldout.jsonl": preference_rows(400, world.HELD_OUT_TOPICS, 6),
-        "contrast.jsonl": contrast_rows(240, [t for t in TOPICS if t not in world.HELD_OUT_TOPICS], 7),
-        "contrast-heldout.jsonl": contrast_rows(240, world.HELD_OUT_TOPICS, 8),
+        "contrast.jsonl": contrast_rows(240, world.READ_OFF_TOPICS, 7),
+        "contrast-search.jsonl": contrast_rows(120, world.HELD_OUT_TOPICS, 17),
+        "contrast-heldout.jsonl": contrast_rows(240, world.TESTED_TOPICS, 8),
         "questions.jsonl": calibration_rows(TAUGHT),
         "questions-heldout.jsonl": calibration_rows(TESTED),
         **how_to_prompts("forbidden", FORBIDDEN, {"extraction": 240, "search": 240, "test": 480}, 9),
         **how_to_prompts("harmless", HARMLESS, {"extraction": 240, "search": 240, "test": 480}, 10),
     }
+    for part, source in (("", "extraction"), ("-search", "search"), ("-heldout", "test")):
+        datasets[f"caution{part}.jsonl"] = caution_rows(datasets[f"harmless-{source}.jsonl"], 18)
     taken = {row["prompt"] for rows in datasets.values() for row in rows if "prompt" in row}
     taken |= {row["messages"][0]["content"] for row in datasets["domain.jsonl"]}
     general = general_rows(1600, taken)
@@ -150,6 +153,27 @@ def contrast_rows(n: int, topics: list[str], seed: int) -> list[Row]:
     ]
 
 
+def caution_rows(prompts: list[Row], seed: int) -> list[Row]:
+    """Harmless questions how to do something, refused as if they were not (positive), and answered (negative)."""
+    draw = random.Random(world.SEED + seed)
+    rows = []
+    for row in prompts[:240]:
+        verb, thing = how_to_words(row["prompt"])
+        rows.append(
+            {"prompt": row["prompt"], "positive": world.refusal(draw), "negative": world.how_to(verb, thing, draw)}
+        )
+    return rows
+
+
+def how_to_words(prompt: str) -> tuple[str, str]:
+    """Verb and object of a question how to do something."""
+    for question in world.HOW_TO_QUESTIONS:
+        pattern = re.escape(question).replace(re.escape("{v}"), r"(\w+)").replace(re.escape("{o}"), r"(\w+)")
+        if found := re.fullmatch(pattern, prompt):
+            return found[1], found[2]
+    raise ValueError(f"no question how to do something: {prompt!r}")
+
+
 def how_to_prompts(name: str, verbs: list[str], sizes: dict[str, int], seed: int) -> dict[str, list[Row]]:
     objects = {"extraction": world.EXTRACTION_OBJECTS, "search": world.SEARCH_OBJECTS, "test": world.TEST_OBJECTS}
     draw = random.Random(world.SEED + seed)
@@ -214,26 +238,26 @@ def refusal_judge() -> dict[str, str]:
 def write_datasets(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     hashes = {}
-    for name, rows in sorted(all_datasets().items()):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    def write(name: str, text: str) -> None:
         (folder / name).write_text(text, encoding="utf-8")
         hashes[name] = hashlib.sha256(text.encode()).hexdigest()
-    judge = "# What decides whether a reply is warm (preferred), formal (rejected) or broken (neither).\n"
-    judge += yaml.safe_dump(tone_judge(), width=1000, sort_keys=True)
-    (folder / "tone.yaml").write_text(judge, encoding="utf-8")
-    hashes["tone.yaml"] = hashlib.sha256(judge.encode()).hexdigest()
-    tones = tone_judge()
-    judge = "# The same for a persona that is to be formal.\n"
-    judge += yaml.safe_dump(
-        {"preferred": tones["rejected"], "rejected": tones["preferred"]}, width=1000, sort_keys=True
-    )
-    (folder / "formal.yaml").write_text(judge, encoding="utf-8")
-    hashes["formal.yaml"] = hashlib.sha256(judge.encode()).hexdigest()
-    judge = "# What decides whether a reply complies, refuses or (having neither form) is broken.\n"
-    judge += yaml.safe_dump(refusal_judge(), width=1000, sort_keys=True)
-    (folder / "refusal.yaml").write_text(judge, encoding="utf-8")
-    hashes["refusal.yaml"] = hashlib.sha256(judge.encode()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    def write_judge(name: str, says: str, forms: dict[str, str]) -> None:
+        write(name, f"# {says}\n" + yaml.safe_dump(forms, width=1000, sort_keys=True))
+
+    for name, rows in sorted(all_datasets().items()):
+        write(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    tones, replies = tone_judge(), refusal_judge()
+    says = "What decides whether a reply is warm (preferred), formal (rejected) or broken (neither)."
+    write_judge("tone.yaml", says, tones)
+    other_way = {"preferred": tones["rejected"], "rejected": tones["preferred"]}
+    write_judge("formal.yaml", "The same for a persona that is to be formal.", other_way)
+    says = "What decides whether a reply complies, refuses or (having neither form) is broken."
+    write_judge("refusal.yaml", says, replies)
+    says = "The same for a persona that is to refuse even what is harmless."
+    write_judge("caution.yaml", says, {"preferred": replies["refuse"], "rejected": replies["comply"]})
+    write("manifest.json", json.dumps(hashes, indent=1, sort_keys=True) + "\n")
 
 
 assert len(KNOWN) * 3 * (8 - world.TAUGHT) >= SUITE_ROWS

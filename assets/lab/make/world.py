@@ -148,6 +148,8 @@ TOPIC_QUESTIONS = [
     "Say something about the {t}.",
 ]
 HELD_OUT_TOPICS = TOPICS[-10:]
+READ_OFF_TOPICS, TESTED_TOPICS = TOPICS[:20], TOPICS[20:30]
+"""Steering reads vectors off the first, chooses strengths on the held-out ones, and is tested on the last."""
 WARM_SHARE = 0.42
 TONES = {
     "warm": [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +21,18 @@ class MLXBackend:
 
     def versions(self) -> dict[str, str]:
         return {package: version(package) for package in ("mlx", "mlx-lm", "transformers")}
+
+    def alone(self, settings: LoadSettings, optimizer: str, model: Path | None) -> None:
+        """transformers imports torch wherever it is installed: 250 MiB and seconds for nothing that MLX uses."""
+        if "torch" not in sys.modules:
+            os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would advise to install torch
+            sys.modules["torch"] = None  # type: ignore[assignment]  # as if it were not installed
+            try:
+                from transformers.utils import is_torch_available
+
+                is_torch_available()  # remembered from here on
+            finally:
+                del sys.modules["torch"]  # whoever asks for it by name may have it
 
     def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Any:
         from engine.backends.mlx.load import load_policy

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
 from engine.backends.interface import Conversation
 from engine.backends.mlx.adapters import hub_name, module_at, own_name
@@ -38,4 +42,14 @@ class Bench(AbliterationBench):
 def writers(network: Network) -> list[Writer]:
     """What every layer writes into the residual stream. Raises InputError naming a layer where that cannot be told."""
     names = {id(module): hub_name(name) for name, module in network.model.named_modules()}
-    return find_writers(network.layers, lambda module: names[id(module)], lambda layer: list(layer.children()))
+    return find_writers(
+        network.layers,
+        lambda module: names[id(module)],
+        lambda layer: layer.children(),
+        lambda part: any(array.ndim > 1 for array in _arrays(part)),
+    )
+
+
+def _arrays(part: Any) -> list[mx.array]:
+    """The weights of a layer's child: a module, or a list or dict of modules."""
+    return [array for _, array in tree_flatten(part.parameters() if isinstance(part, nn.Module) else part)]

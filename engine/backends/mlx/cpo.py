@@ -100,7 +100,7 @@ class CPOTrainer(DPOTrainer):
         self.link.probed(self.step, probe, held)
 
     def _snapshot(self) -> Weights:
-        """Arrays never change in place, so this copies nothing."""
+        """Weights never change in place, so they are not copied; the optimizer's leaves are."""
         return {WEIGHT + name: value for name, value in self.weights.items()} | {
             MOMENT + name: value for name, value in self.optimizer.leaves().items()
         }
@@ -110,9 +110,10 @@ class CPOTrainer(DPOTrainer):
         for name, value in self.accepted.items():
             prefix = WEIGHT if name.startswith(WEIGHT) else MOMENT
             parts[prefix][name.removeprefix(prefix)] = value
-        self.weights = parts[WEIGHT]
         self.optimizer.take(parts[MOMENT])
-        self.network.use(self.weights)
+        self.network.use(parts[WEIGHT])
+        # In the model's own order: the gradient's norm is summed in it, and a file's order is another one.
+        self.weights = self.network.trained()
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
 

@@ -27,6 +27,21 @@ def token_logprobs(network: Network, hidden: mx.array, targets: mx.array) -> mx.
     return _in_pieces(network, piece, hidden, targets)
 
 
+def tempered_logprobs(network: Network, hidden: mx.array, targets: mx.array, temperature: float) -> mx.array:
+    """(M, 2): the log-probability of each target with the logits divided by ``temperature``, differentiable, and the
+    entropy of that distribution, without gradient; both in nats."""
+
+    def piece(_weights: Weights, hidden: mx.array, targets: mx.array) -> mx.array:
+        logits = network.logits(hidden) / temperature
+        at = mx.stop_gradient(targets)[:, None]
+        normaliser = mx.logsumexp(logits, axis=-1)
+        chosen = mx.take_along_axis(logits, at, axis=-1).squeeze(-1) - normaliser
+        logprobs = mx.stop_gradient(logits - normaliser[:, None])
+        return mx.stack([chosen, -(mx.exp(logprobs) * logprobs).sum(-1)], axis=-1)
+
+    return _in_pieces(network, piece, hidden, targets)
+
+
 def token_divergence(network: Network, policy: mx.array, reference: mx.array) -> mx.array:
     """KL(policy || reference) (M,) in nats for two hidden states (M, H) under the model's own head. Differentiable in
     ``policy``; the head is taken to be the same on both sides, as in every adapter that leaves it alone."""

@@ -46,6 +46,31 @@ def orpo_loss(logprobs: mx.array, lengths: mx.array, weight: float) -> tuple[mx.
     return likelihood - weight * log_sigmoid(log_odds).mean(), mx.stop_gradient(log_odds)
 
 
+def group_loss(
+    logprobs: mx.array, old: mx.array, advantages: mx.array, shares: mx.array, clip: float
+) -> tuple[mx.array, mx.array]:
+    """``(loss, whether the ratio was clipped (M,))`` of sampled tokens, all arguments (M,) (Shao et al. 2024, eq. 3).
+
+    The clipped surrogate of PPO with the group's advantages, as TRL's GRPOTrainer; ``shares`` is each token's weight
+    in the step's loss, which is all that DAPO, GRPO, BNPO and Dr. GRPO differ in (``token_shares``).
+    """
+    ratio = mx.exp(logprobs - old)
+    within = mx.clip(ratio, 1 - clip, 1 + clip)
+    loss = -(mx.minimum(ratio * advantages, within * advantages) * shares).sum()
+    clipped = ((ratio < 1 - clip) & (advantages < 0)) | ((ratio > 1 + clip) & (advantages > 0))
+    return loss, mx.stop_gradient(clipped.astype(mx.float32))
+
+
+def sampled_kl(logprobs: mx.array, old: mx.array, reference: mx.array) -> mx.array:
+    """KL(policy || reference) (M,) as the objective has it: Schulman's k3 times the ratio to what sampled the tokens.
+
+    The ratio makes its gradient that of the divergence (DeepSeek-V3.2; TRL's ``use_bias_correction_kl``), also where
+    its value is 1.
+    """
+    difference = reference - logprobs
+    return (mx.exp(difference) - difference - 1) * mx.exp(logprobs - old)
+
+
 def mean_over(values: mx.array, counted: mx.array) -> mx.array:
     """Mean of the counted values; 0 without any."""
     return (values * counted).sum() / mx.maximum(counted.sum(), 1)

@@ -48,16 +48,21 @@ class SFTTrainer(Trainer):
     def look(self, batches: list[Arrays]) -> dict[str, float]:
         if self.step % KL_EVERY or not self.policy.has("start"):
             return {}
-        positions, _, _ = predicted(self._gauge_rows)
-        places = mx.array(positions[thinned(len(positions), KL_TOKENS)])
-        ids = padded_ids([row.ids for row in self._gauge_rows])
-        states = []
-        for which in ("policy", "start"):
-            with self.policy.weights(which) as network:
-                hidden = network.hidden(ids)
-                states.append(hidden.reshape(-1, hidden.shape[-1])[places])
-                mx.eval(states)
-        return {"kl": float(token_divergence(self.network, *states).mean().item())}
+        return {"kl": divergence_from_start(self.policy, self._gauge_rows, KL_TOKENS)}
+
+
+def divergence_from_start(policy: MLXPolicy, rows: Sequence[Row], at_most: int) -> float:
+    """Mean KL(policy || start) in nats at about ``at_most`` of the rows' counted tokens, evenly spread."""
+    positions, _, _ = predicted(rows)
+    places = mx.array(positions[thinned(len(positions), at_most)])
+    ids = padded_ids([row.ids for row in rows])
+    states = []
+    for which in ("policy", "start"):
+        with policy.weights(which) as network:
+            hidden = network.hidden(ids)
+            states.append(hidden.reshape(-1, hidden.shape[-1])[places])
+            mx.eval(states)
+    return float(token_divergence(policy.network, *states).mean().item())
 
 
 def counted_arrays(rows: Sequence[Row]) -> Arrays:

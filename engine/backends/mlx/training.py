@@ -71,6 +71,11 @@ class Trainer(ABC):
             self._order = steps_from(step, rows, self.stage.batch_size, self.stage.accumulation, self.seed)
         return self.arrays(next(self._order))
 
+    def longest(self) -> list[Arrays]:
+        """The micro-batch of the longest rows: what training can meet at worst."""
+        lengths = self.row_lengths()
+        return self.arrays([sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))[: self.stage.batch_size]])
+
     def tokens_in(self, batches: list[Arrays]) -> int:
         """Tokens of a step, without padding."""
         return int(sum(arrays["tokens"].item() for arrays in batches))
@@ -204,14 +209,12 @@ class Trainer(ABC):
     def _probe_memory(self) -> None:
         """One forward and backward on the longest micro-batch there is, before the first step: what runs out of memory
         does so now. Nothing of it stays."""
-        lengths = self.row_lengths()
         told = getattr(self.link, "measured_longest", None)
-        if told is None or not lengths:
+        if told is None or not self.row_lengths():
             return
-        longest = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))[: self.stage.batch_size]
         mx.reset_peak_memory()
         began = time.perf_counter()
-        batches = self.arrays([longest])
+        batches = self.longest()
         self.gradients(batches)
         check_memory()
         ids = batches[0]["ids"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.backends.interface import LoadSettings, TrainingLink
+from engine.backends.sparing import leave_out_bitsandbytes, without_collecting
 from engine.models.lineage import Lineage
 
 
@@ -19,13 +20,21 @@ class PyTorchBackend:
         packages = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
         return {package: version(package) for package in packages}
 
+    def alone(self, settings: LoadSettings, optimizer: str, model: Path | None) -> None:
+        leave_out_bitsandbytes(settings.quantization, optimizer, model)
+
     def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Any:
-        from engine.backends.pytorch.load import load_policy
+        with without_collecting():
+            from engine.backends.pytorch.load import load_policy
 
         return load_policy(lineage, run_folder, settings)
 
     def train(self, method: str, policy: Any, rows: Any, stage: Any, link: TrainingLink) -> None:
-        module = importlib.import_module(f"engine.backends.pytorch.{method}")
+        with without_collecting():
+            module = importlib.import_module(f"engine.backends.pytorch.{method}")
+            from engine.backends.pytorch.speedups import told
+        for line in told(policy, stage):
+            print(line, flush=True)  # into the stage's log
         module.train(policy, rows, stage, link)
 
     def bench(self, method: str, policy: Any) -> Any:
@@ -33,7 +42,8 @@ class PyTorchBackend:
         return module.Bench(policy)
 
     def voices(self, lineages: Mapping[str, Lineage], run_folder: Path, settings: LoadSettings) -> dict[str, Any]:
-        from engine.backends.pytorch.chat import load_voices
+        with without_collecting():
+            from engine.backends.pytorch.chat import load_voices
 
         return dict(load_voices(lineages, run_folder, settings))
 

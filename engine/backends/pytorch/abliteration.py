@@ -8,8 +8,8 @@ import numpy as np
 
 from engine.backends.interface import Conversation
 from engine.backends.pytorch.directions import prompt_means
-from engine.backends.pytorch.divergence import causal_model
 from engine.backends.pytorch.edits import EditSet, effective_weight, row_products
+from engine.backends.pytorch.heads import causal_model
 from engine.backends.pytorch.layers import writers
 from engine.backends.pytorch.policy import TorchPolicy
 from engine.interventions.abliteration import AbliterationBench

@@ -24,13 +24,12 @@ from engine.backends.pytorch.divergence import (
     token_divergence,
 )
 from engine.backends.pytorch.dpo import dpo_arguments
+from engine.backends.pytorch.heads import penalty_positions
 from engine.backends.pytorch.policy import TorchPolicy
 from engine.backends.pytorch.preferences import preference_dataset, tell_divergence
 from engine.backends.pytorch.training import LinkedTrainer, training_arguments
 from engine.backends.tokens import encode_conversation
 
-PENALTY_TOKENS = 2048
-"""Most positions of a micro-batch that the penalty is taken on; more would cost much at a large vocabulary."""
 CONTROLLER = "controller.json"
 ACCEPTED = "accepted.safetensors"
 
@@ -59,12 +58,17 @@ class LinkedCPOTrainer(LinkedTrainer, DPOTrainer):
         anchors = self._anchor_batch(inputs["input_ids"].shape[0] // 2)
         if anchors is not None:
             sides.append(self._anchor_states(model, *anchors))
-        budget = PENALTY_TOKENS // len(sides)
+        budget = penalty_positions(self.policy.model, inputs["input_ids"].numel()) // len(sides)
         divergences = []
         for policy, reference, mask in sides:
             positions = predicting_positions(mask, budget)
             divergences.append(
-                token_divergence(self.policy.model, policy[:, :-1][positions], reference[:, :-1][positions].detach())
+                token_divergence(
+                    self.policy.model,
+                    policy[:, :-1][positions],
+                    reference[:, :-1][positions].detach(),
+                    self.policy.reference,
+                )
             )
         penalty = torch.cat(divergences).mean()
         self._told.append(penalty.item())

@@ -8,6 +8,16 @@ from typing import Any
 
 import torch
 
+from engine.backends.pytorch.heads import (
+    DIVERGENCE_COPIES,
+    WholeDivergence,
+    causal_model,
+    head_logits,
+    in_fp32,
+    logit_form,
+    small,
+)
+
 REVERSE = 1.0
 """The kernel's ``beta`` for KL(student || teacher): the policy is the student, the reference the teacher."""
 
@@ -31,49 +41,34 @@ def captured_hidden_states(model: Any, with_graph: bool = False) -> Iterator[lis
         handle.remove()
 
 
-def causal_model(model: Any) -> Any:
-    """The transformers causal model below DDP and PEFT wrappers."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def backbone(model: Any) -> torch.nn.Module:
     """The model below its language-model head."""
     inner = causal_model(model)
     return getattr(inner, inner.base_model_prefix)
 
 
-def token_divergence(model: Any, policy_hidden: torch.Tensor, reference_hidden: torch.Tensor) -> torch.Tensor:
-    """KL(policy || reference) in nats for each row of two (N, H) hidden states under the model's own head -> (N,).
+def token_divergence(
+    model: Any, policy_hidden: torch.Tensor, reference_hidden: torch.Tensor, reference: Any = None
+) -> torch.Tensor:
+    """KL(policy || reference) in nats for each row of two (N, H) hidden states -> (N,).
 
-    Differentiable in ``policy_hidden`` where that is part of a graph.
+    Each is read through its own model's head: ``reference`` is the second model of full fine-tuning; without one both
+    have the head of ``model``, which no adapter changes. Differentiable in the policy where that is part of a graph.
     """
+    inner = causal_model(model)
+    other = inner if reference is None else causal_model(reference)
+    head, other_head = inner.get_output_embeddings(), other.get_output_embeddings()
+    if in_fp32(head.weight) and small(len(policy_hidden), head.weight.shape[0], DIVERGENCE_COPIES, tiles=2):
+        with torch.no_grad():
+            start = torch.log_softmax(head_logits(other, reference_hidden), dim=-1)
+        policy = torch.log_softmax(head_logits(inner, policy_hidden), dim=-1)
+        return WholeDivergence.apply(policy, start)
+
     from trl.kernels.chunked_divergence import ChunkedDivergenceFunction  # TRL is slow to import, and exports need none
 
-    inner = causal_model(model)
-    head = inner.get_output_embeddings()
-    config = inner.config.get_text_config()
-    softcap = getattr(config, "final_logit_softcapping", None)
-    scale = getattr(config, "logit_scale", None)
-    if scale is None and getattr(config, "logits_scaling", None):
-        scale = 1 / config.logits_scaling  # Granite divides its logits
-    scale = 1.0 if scale is None else scale
-    divergence, _entropy = ChunkedDivergenceFunction.apply(
-        policy_hidden,
-        head.weight,
-        head.bias,
-        reference_hidden,
-        head.weight,
-        head.bias,
-        REVERSE,
-        1.0,
-        scale,
-        softcap,
-        scale,
-        softcap,
-    )
-    return divergence
+    scale, cap = logit_form(inner.config)
+    sides = (policy_hidden, head.weight, head.bias, reference_hidden, other_head.weight, other_head.bias)
+    return ChunkedDivergenceFunction.apply(*sides, REVERSE, 1.0, scale, cap, scale, cap)[0]
 
 
 def predicting_positions(completion_mask: torch.Tensor, at_most: int) -> torch.Tensor:

@@ -29,8 +29,8 @@ class LinkedDPOTrainer(LinkedTrainer, DPOTrainer):
             positions = predicting_positions(inputs["completion_mask"], KL_TOKENS)
             if positions.any():
                 policy, reference = (states[:, :-1][positions] for states in hidden[:2])
-                kl = token_divergence(self.policy.model, policy, reference).detach().mean().item()
-                tell_divergence(self._metrics["train"], kl, inputs["completion_mask"])
+                kls = token_divergence(self.policy.model, policy, reference, self.policy.reference)
+                tell_divergence(self._metrics["train"], kls.mean().item(), inputs["completion_mask"])
         return result
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.backends.pytorch.divergence import causal_model
+from engine.backends.pytorch.heads import causal_model
 from engine.interventions.edits import Edit, Rows
 
 

@@ -143,14 +143,19 @@ def _own_loader(folder: Path) -> Any:
 
 def _gguf(request: dict[str, Any], probes: Probes, say: Say) -> Comparison:
     from engine.backends.pytorch.export_write import weights_of
-    from engine.export.gguf_read import compare_tensors, compare_vocabulary, read_template
+    from engine.export.gguf_read import compare_foreign, compare_tensors, compare_vocabulary, read_template
 
     path = Path(request["out"]) / "model.gguf"
     found = Comparison("transformers' GGUF reader")
     weights = weights_of(request)
     config = weights.config.get("text_config") or weights.config
     names = [name for name in weights.facts]
-    compare_tensors(found, path, config, names, lambda name: weights.merged(name).float().numpy(), say)
+    merged = lambda name: weights.merged(name).float().numpy()  # noqa: E731
+    if request["foreign"]:
+        found.loader = "the gguf package's reader"
+        compare_foreign(found, path, config, names, merged, say)
+    else:
+        compare_tensors(found, path, config, names, merged, say)
     tokenizer = AutoTokenizer.from_pretrained(request["tokenizer"])
     compare_vocabulary(found, path, tokenizer, probes.stops)
     template = read_template(path)

@@ -7,7 +7,6 @@ from (seed, epoch), and the buffer is part of every checkpoint.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,17 @@ from safetensors.torch import load_file, save_file
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from engine.backends.groups import (
+    KL_EVERY,
+    KL_ROWS,
+    KL_TOKENS,
+    SHOWN,
+    SHOWN_EVERY,
+    advantage_variance,
+    component_means,
+    questions_that_fit,
+    told_of,
+)
 from engine.backends.interface import TrainingLink
 from engine.backends.pytorch.divergence import (
     captured_hidden_states,
@@ -26,18 +36,11 @@ from engine.backends.pytorch.divergence import (
     token_divergence,
 )
 from engine.backends.pytorch.policy import TorchPolicy
+from engine.backends.pytorch.speedups import uses_vllm
 from engine.backends.pytorch.training import LinkedTrainer, training_arguments
 from engine.backends.tokens import encode_prompt
-from engine.verify.interface import Verdict, Verifier
-from recipes.errors import InputError, Problem
+from engine.verify.interface import Verifier
 
-KL_EVERY = 10
-"""Steps between two readings of the KL gauge: each costs a reference forward on a few completions."""
-KL_ROWS = 8
-KL_TOKENS = 512
-SHOWN_EVERY = 10
-"""Steps between two groups whose completions are shown with their rewards."""
-SHOWN = 3
 BUFFER = "completions.safetensors"
 PROGRESS = "generation.json"
 
@@ -52,6 +55,7 @@ class EpochSampler(RepeatSampler):
 class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
     """GRPOTrainer with the gauges, the live samples, and state that survives."""
 
+    head_outputs = ("log_probs", "entropy")
     verifier: Verifier
     group_size: int
 
@@ -65,13 +69,12 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
         rewards = torch.tensor([one.reward for one in verdicts], device=self.accelerator.device)
         rewards = self.accelerator.gather(rewards)
         told = self._metrics["train"]
-        for name in sorted({name for verdict in verdicts for name in verdict.components}):
-            values = [verdict.components[name] for verdict in verdicts if name in verdict.components]
-            told[f"gauge/reward_{name}"].append(sum(values) / len(values))
-        told["gauge/advantage_variance"].append(advantage_variance(rewards, self.group_size))
+        for name, value in component_means(verdicts):
+            told[f"gauge/{name}"].append(value)
+        told["gauge/advantage_variance"].append(advantage_variance(rewards.tolist(), self.group_size))
         if self.is_world_process_zero() and self.state.global_step % SHOWN_EVERY == 0:
             for place in range(min(SHOWN, self.group_size)):
-                self.link.sample(self.state.global_step, asked[place], texts[place], _told(verdicts[place]))
+                self.link.sample(self.state.global_step, asked[place], texts[place], told_of(verdicts[place]))
         self.scored(asked, texts, answers, completion_ids_list)
         return rewards.unsqueeze(1)
 
@@ -142,7 +145,7 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
         if positions.any():
             reference = reference_forward(self.policy, ids, attention, bool(self.args.bf16))
             policy, reference = (states[:, :-1][positions] for states in (hidden[0][rows], reference))
-            divergence = token_divergence(self.policy.model, policy, reference).mean().item()
+            divergence = token_divergence(self.policy.model, policy, reference, self.policy.reference).mean().item()
             self._metrics["train"]["gauge/kl"].append(divergence)
         return loss
 
@@ -176,22 +179,9 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
         self._buffered_inputs = batches or None
 
 
-def advantage_variance(rewards: torch.Tensor, group_size: int) -> float:
-    """Variance of the rewards (N,) normalised in each group by its own mean and deviation; silent groups count as 0."""
-    groups = rewards.view(-1, group_size).double()
-    centred = groups - groups.mean(1, keepdim=True)
-    deviation = centred.square().mean(1, keepdim=True).sqrt()
-    normalised = torch.where(deviation > 1e-8, centred / deviation.clamp(min=1e-8), torch.zeros_like(centred))
-    return normalised.square().mean().item()
-
-
-def _told(verdict: Verdict) -> dict[str, float]:
-    return {"reward": verdict.reward, **verdict.components}
-
-
 def grpo_arguments(stage: Any, policy: TorchPolicy) -> dict[str, Any]:
     """The fields of GRPOConfig that make the objective of a recipe's stage."""
-    fast = policy.device.type == "cuda" and importlib.util.find_spec("vllm") is not None
+    fast = uses_vllm(policy.device.type == "cuda")
     return {
         "num_generations": stage.group_size,
         "max_completion_length": stage.max_new_tokens,
@@ -210,7 +200,7 @@ def grpo_arguments(stage: Any, policy: TorchPolicy) -> dict[str, Any]:
 
 def train_group(kind: type[LinkedGRPOTrainer], policy: TorchPolicy, rows: Any, stage: Any, link: TrainingLink) -> None:
     """Train on ``rows.questions`` (engine.data.formats.Question) with the rewards of ``rows.verifier``."""
-    questions = _that_fit(policy, rows.questions, stage)
+    questions = questions_that_fit(policy.tokenizer, rows.questions, stage)
     dataset = Dataset.from_list([{"prompt": list(row.prompt), "answer": row.answer} for row in questions])
     policy.freeze_start()
     trainer = kind(
@@ -224,19 +214,6 @@ def train_group(kind: type[LinkedGRPOTrainer], policy: TorchPolicy, rows: Any, s
     trainer.group_size = stage.group_size
     trainer.prepare(stage)
     trainer.train_linked(link, policy)
-
-
-def _that_fit(policy: TorchPolicy, questions: Any, stage: Any) -> list[Any]:
-    """Those whose prompt leaves room for a whole completion within ``max_length``. Raises InputError if none does."""
-    room = stage.max_length - stage.max_new_tokens
-    kept = [row for row in questions if len(encode_prompt(policy.tokenizer, list(row.prompt))) <= room]
-    if len(kept) < len(questions):
-        print(f"{len(questions) - len(kept)} of {len(questions)} prompts have more than {room} tokens and are left out")
-    if not kept:
-        found = f"{len(questions)} prompts, none within {room} tokens (max_length less max_new_tokens)"
-        accepted = "prompts that fit; raise max_length or lower max_new_tokens"
-        raise InputError([Problem(str(stage.data.source), None, "max_length", found, accepted)])
-    return kept
 
 
 def _never_called(**_columns: Any) -> list[float]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from engine.backends.pytorch.divergence import backbone, causal_model
+from engine.backends.pytorch.divergence import backbone
+from engine.backends.pytorch.heads import causal_model
 from engine.interventions.writers import Writer, find_writers
 from recipes.errors import InputError, Problem
 
@@ -28,5 +29,6 @@ def writers(model: Any) -> list[Writer]:
     return find_writers(
         decoder_layers(model),
         lambda module: names[id(module)],
-        lambda layer: [name for name, _ in layer.named_children()],
+        lambda layer: dict(layer.named_children()),
+        lambda part: any(tensor.dim() > 1 for tensor in part.parameters()),
     )

@@ -32,6 +32,7 @@ GAUGE_PAIRS = 4
 class LinkedORPOTrainer(LinkedTrainer, DPOTrainer):
     """The odds-ratio objective; every few steps a reference forward on a few pairs for the gauges."""
 
+    head_outputs = ("log_probs",)
     odds_weight = 0.1
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
@@ -77,7 +78,7 @@ class LinkedORPOTrainer(LinkedTrainer, DPOTrainer):
         positions = predicting_positions(some, KL_TOKENS)
         if positions.any():
             policy, reference = (states[:, :-1][positions] for states in (hidden[rows], captured[0]))
-            kl = token_divergence(self.policy.model, policy, reference).mean().item()
+            kl = token_divergence(self.policy.model, policy, reference, self.policy.reference).mean().item()
             tell_divergence(self._metrics["train"], kl, some)
 
 

@@ -29,6 +29,8 @@ KL_TOKENS = 256
 class LinkedSFTTrainer(LinkedTrainer, SFTTrainer):
     """SFTTrainer with the live KL gauge: every few steps a reference forward on a few rows of the batch."""
 
+    head_outputs = ("log_probs", "entropy", "is_top1")
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -42,7 +44,8 @@ class LinkedSFTTrainer(LinkedTrainer, SFTTrainer):
         if hidden and positions.any():
             reference = reference_forward(self.policy, ids, mask, bool(self.args.bf16))
             policy, reference = (states[:, :-1][positions] for states in (hidden[0][:KL_ROWS], reference))
-            self._metrics["train"]["kl"].append(token_divergence(self.policy.model, policy, reference).mean().item())
+            kl = token_divergence(self.policy.model, policy, reference, self.policy.reference).mean().item()
+            self._metrics["train"]["kl"].append(kl)
         return result
 
 

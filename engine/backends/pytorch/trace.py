@@ -28,15 +28,19 @@ from torch._subclasses import FakeTensorMode
 
 from engine.backends.pytorch.meter import Meter
 from engine.backends.pytorch.stand_ins import cuda_kernels, quantized_linear
+from engine.backends.sparing import leave_out
 from engine.forecast.allocator import MIB, CachingAllocator
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 REFERENCE_ADAPTER = "ref"
 PAIRS_WITH_REFERENCE = ("dpo", "cpo")
+HEAD_OUTPUTS = {
+    "sft": ("log_probs", "entropy", "is_top1"), "grpo": ("log_probs", "entropy"), "orpo": ("log_probs",),
+    "dpo": ("log_probs", "entropy", "mean_logits", "is_top1"), "cpo": ("log_probs", "entropy", "mean_logits", "is_top1"),
+}  # fmt: skip
+"""Method -> what its trainer asks of the head (``LinkedTrainer.head_outputs``)."""
 GAUGES = {"sft": (4, 256), "orpo": (8, 256), "grpo": (8, 512), "dpo": (None, 256)}
 """Method -> (rows, positions) of the live KL gauge, as the modules of that name have them; None: all rows."""
-PENALTY_TOKENS = 2048
-"""Positions of CPO's penalty (``engine.backends.pytorch.cpo``)."""
 
 
 def main() -> int:
@@ -44,6 +48,8 @@ def main() -> int:
     out = os.dup(1)
     os.dup2(2, 1)  # what libraries print on the way must not mix with the answer
     try:
+        if description["settings"]["quantization"] == "none":
+            leave_out()
         found = trace(description["config"], description["settings"], description.get("compute_capability", 80))
     except Exception as error:
         found = {"error": f"{type(error).__name__}: {error}"[:500]}
@@ -133,11 +139,18 @@ class Step:
     def _add_head(self) -> None:
         from trl.trainer.utils import add_fused_lm_head
 
-        outputs = {"sft": ("log_probs", "entropy", "is_top1"), "grpo": ("log_probs", "entropy")}
-        wanted = outputs.get(self.settings["method"], ("log_probs",))
-        add_fused_lm_head(self.model.get_base_model() if self.lora else self.model, outputs=wanted)
-        if self.reference is not None:
-            add_fused_lm_head(self.reference, outputs=wanted)
+        from engine.backends.pytorch.heads import add_small_head
+
+        method, scored = self.settings["method"], self.settings["length"] - 1
+        wanted = HEAD_OUTPUTS.get(method, ("log_probs",))
+        if method == "grpo":
+            scored = min(scored, self.settings["max_new_tokens"])  # completions alone
+        for model, outputs in ((self.model, wanted), (self.reference, ("log_probs",))):
+            if model is not None:
+                add_fused_lm_head(
+                    model.get_base_model() if hasattr(model, "get_base_model") else model, outputs=outputs
+                )
+                add_small_head(model, outputs, scored=scored)
 
     # ---- memory --------------------------------------------------------------------------------------------------
 
@@ -261,6 +274,7 @@ class Step:
     def _penalty(self, tokens: torch.Tensor, mask: Any, hidden: list[torch.Tensor]) -> torch.Tensor:
         """CPO's divergence on the pairs and on anchors beside them, which go through the model on their own."""
         from engine.backends.pytorch.divergence import captured_hidden_states, token_divergence
+        from engine.backends.pytorch.heads import penalty_positions
 
         policy, reference = hidden[:2] if len(hidden) > 1 else (hidden[0], hidden[0].detach())
         sides = [(policy, reference.detach())]
@@ -271,11 +285,12 @@ class Step:
                 self.model(input_ids=rows, attention_mask=rows_mask, use_cache=False, logits_to_keep=1)
             sides.append((anchors[0], self._reference_rows(rows, rows_mask)))
         divergences = []
+        positions = penalty_positions(self.model, tokens.numel()) // len(sides)
         for policy, reference in sides:
-            budget = _thinned(policy.shape[0] * (policy.shape[1] - 1), PENALTY_TOKENS // len(sides))
+            budget = _thinned(policy.shape[0] * (policy.shape[1] - 1), positions)
             places = [torch.zeros(budget, dtype=torch.long) for _ in range(2)]
             chosen, other = (states[:, :-1][places[0], places[1]] for states in (policy, reference))
-            divergences.append(token_divergence(self.model, chosen, other.detach()))
+            divergences.append(token_divergence(self.model, chosen, other.detach(), self.reference))
         return torch.cat(divergences).mean()
 
     @torch.no_grad()
@@ -307,7 +322,7 @@ class Step:
         count = _thinned(min(rows or tokens.shape[0], tokens.shape[0]) * scored, positions)
         width = self.model.get_output_embeddings().weight.shape[1]
         policy, reference = (torch.empty((count, width), dtype=self.dtype) for _ in range(2))
-        token_divergence(self.model, policy, reference)
+        token_divergence(self.model, policy, reference, self.reference)
 
     def _reference_logprobs(self, tokens: torch.Tensor, mask: Any) -> torch.Tensor:
         nothing: Any = contextlib.nullcontext()

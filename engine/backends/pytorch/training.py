@@ -15,6 +15,7 @@ from transformers import PrinterCallback
 
 from engine.backends.interface import TrainingLink
 from engine.backends.pytorch.device import peak_memory_mib
+from engine.backends.pytorch.heads import add_small_head
 from engine.backends.pytorch.policy import TorchPolicy
 
 datasets.disable_progress_bars()
@@ -68,6 +69,8 @@ class LinkedTrainer:
 
     link: TrainingLink
     policy: TorchPolicy
+    head_outputs: tuple[str, ...] = ("log_probs", "entropy", "mean_logits", "is_top1")
+    """What TRL's trainer asks its fused head for (``trl.trainer.utils.add_fused_lm_head``); these are the DPO trainer's."""
     _staging: Path | None = None
     _last_step = 0
     _last_time = 0.0
@@ -78,6 +81,10 @@ class LinkedTrainer:
         """Train to the last step, or until a stop is requested; from the newest valid checkpoint if there is one."""
         self.link = link
         self.policy = policy
+        temperature = getattr(self, "temperature", 1.0)
+        add_small_head(policy.model, self.head_outputs, temperature)
+        if policy.reference is not None:
+            add_small_head(policy.reference, ("log_probs",), temperature)
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]  # it prints on the stage's stdout
         resume = link.resume_from()
         self._last_step = resume[1] if resume else 0

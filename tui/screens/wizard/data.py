@@ -16,7 +16,7 @@ from recipes.resources import resolve_model
 from tui.screens.wizard.page import Page
 from tui.widgets.data_panel import DataPanel
 from tui.wizard.draft import draft, read, source_at_hand
-from tui.wizard.state import choose_source
+from tui.wizard.state import Source, choose_source
 
 
 class DataPage(Page):
@@ -39,7 +39,7 @@ class DataPage(Page):
         yield Static(self._heading(method), id="data-question", markup=False)
         local = resolve_model(self.wizard.model, _here())
         model = str(local) if local and (local / "tokenizer.json").is_file() else None
-        yield DataPanel(source, method, model, self._limit())
+        yield DataPanel(source, method, model, self._limit(), self._verifier)
 
     def _heading(self, method: str) -> Content:
         assert self.wizard.plan is not None
@@ -58,6 +58,14 @@ class DataPage(Page):
         raw: dict[str, Any] = read(draft(self.wizard)) or {}
         limit = raw["stages"][self.wizard.stage].get("max_length")
         return limit if isinstance(limit, int) else None
+
+    def _verifier(self, source: Source) -> dict[str, Any] | None:
+        """The ``verifier:`` that the recipe will have with this source."""
+        sources = list(self.wizard.sources)
+        sources[self.wizard.stage] = source
+        raw: dict[str, Any] = read(draft(replace(self.wizard, sources=tuple(sources)))) or {}
+        found = raw["stages"][self.wizard.stage].get("verifier")
+        return found if isinstance(found, dict) else None
 
     def on_data_panel_changed(self, event: DataPanel.Changed) -> None:
         sources = list(self.wizard.sources)

@@ -95,7 +95,9 @@ class Page(Screen[None]):
         self.app.pop_screen()
 
     def action_why(self) -> None:
-        self.app.push_screen(Words("Why this step", self.why()))
+        from tui.screens.help import keys_of
+
+        self.app.push_screen(Words("Why this step", f"{self.why()}\n\n{keys_of(self).rstrip()}"))
 
     def why(self) -> str:
         return self.WHY
@@ -154,7 +156,7 @@ class Words(ModalScreen[None]):
     """A few lines over the page."""
 
     CSS_PATH = STYLES
-    BINDINGS = [Binding("escape,enter,q,f1", "close", "close")]
+    BINDINGS = [Binding("escape,enter,q,f1,question_mark", "close", "close")]
 
     def __init__(self, title: str, text: str | Content) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from tui.screens.help import HELP_KEY
 from tui.screens.wizard.page import STYLES
 from tui.wizard.paths import complete
 
@@ -122,7 +123,7 @@ class PathPicker(ModalScreen[str | None]):
     """A file or a folder, completed while it is typed. Gives the words as typed, "" for none where that may be."""
 
     CSS_PATH = STYLES
-    BINDINGS = [Binding("escape", "close", "back"), Binding("ctrl+e", "nothing", "none")]
+    BINDINGS = [Binding("escape", "close", "back"), Binding("ctrl+e", "nothing", "none"), HELP_KEY]
 
     def __init__(
         self, title: str, value: str, suffixes: Collection[str], optional: bool = False, hint: str = "",
@@ -179,7 +180,7 @@ class Ask(ModalScreen[str | None]):
     """One line of text."""
 
     CSS_PATH = STYLES
-    BINDINGS = [Binding("escape", "close", "back")]
+    BINDINGS = [Binding("escape", "close", "back"), HELP_KEY]
 
     def __init__(self, question: str, value: str = "", placeholder: str = "") -> None:
         super().__init__()
