@@ -239,18 +239,20 @@ def _share_adapter(raw: dict[str, Any]) -> None:
 
 def anywhere(loaded: LoadedRecipe) -> str:
     """The recipe's text with relative paths made absolute, so that it can be kept in another folder."""
+    from engine.data.prepare import source_words
+
     raw = loaded.recipe.model_dump(mode="json")
-    places: list[tuple[dict[str, Any], str]] = [(raw, "suite")]
-    for stage in raw["stages"]:
-        places += [(stage.get("data") or {}, "source"), (stage.get("data") or {}, "heldout"), (stage, "judge")]
-        places += [(stage.get("replay") or {}, "source")]
-    for holder, name in places:
-        word = holder.get(name)
-        if word and not word.startswith(tuple(BUILT_IN)) and not hub_dataset(word, loaded.folder):
-            try:
-                holder[name] = str(resolve_source(word, loaded.folder))
-            except InputError:
-                continue  # not there yet: it stays as it was written
+    for field, word in source_words(loaded):
+        *way, name = field.split(".")
+        holder: Any = raw
+        for key in way:
+            holder = holder[int(key)] if isinstance(holder, list) else holder.get(key) or {}
+        if holder.get(name) is None or word.startswith(tuple(BUILT_IN)) or hub_dataset(word, loaded.folder):
+            continue  # a default, or what is the same everywhere
+        try:
+            holder[name] = str(resolve_source(word, loaded.folder))
+        except InputError:
+            continue  # not there yet: it stays as it was written
     folder = resolve_model(raw["model"], loaded.folder)
     if folder is not None and raw["model"] not in ("lab", "lab-nano"):
         raw["model"] = str(folder)

@@ -10,7 +10,7 @@ import pytest
 
 from engine.forecast.duration import BASES
 from engine.forecast.hardware import find_hardware
-from engine.forecast.plan import make_fit, plan
+from engine.forecast.plan import anywhere, make_fit, plan
 from engine.stages import foretelling
 from recipes.load import load_recipe
 from tui.commands import check
@@ -158,3 +158,40 @@ def test_each_method_says_why_it_differs_from_the_source(recipe):
 def test_whatever_a_time_is_from_has_words():
     for words in (check.BASES, planned_words.BASES, foretelling.BASES):
         assert set(words) == set(BASES)
+
+
+def test_a_recipe_for_anywhere_names_every_file_from_the_root(tmp_path, monkeypatch):
+    """Data, held-out data, judges, a persona's files, prompt sets, verifiers: whatever names a file of the recipe's folder."""
+    for name in ("rows.jsonl", "tone.yaml", "mine.py"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "all.yaml").write_text(
+        """\
+name: all
+model: lab-nano
+suite: rows.jsonl
+stages:
+  - method: grpo
+    data: {source: rows.jsonl, heldout: rows.jsonl}
+    verifier: {kind: python, path: mine.py}
+  - method: abliteration
+    confirm_responsible_use: true
+    harmful: {search: rows.jsonl}
+    judge: tone.yaml
+  - method: steering
+    personas:
+      warm:
+        data: {source: rows.jsonl, heldout: lab/contrast-heldout.jsonl}
+        search: rows.jsonl
+        prompt: Be warm.
+        opposite: Be formal.
+        judge: tone.yaml
+"""
+    )
+    text = anywhere(load_recipe(str(tmp_path / "all.yaml")))
+    monkeypatch.chdir("/")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "all.yaml").write_text(text)
+    again = load_recipe(str(tmp_path / "elsewhere" / "all.yaml"))
+    for name, times in (("rows.jsonl", 6), ("tone.yaml", 2), ("mine.py", 1)):
+        assert text.count(str(tmp_path / name)) == times, text
+    assert "lab/contrast-heldout.jsonl" in text and anywhere(again) == text
