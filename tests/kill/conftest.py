@@ -23,7 +23,7 @@ model: lab-nano
 threads: 1
 stages:
   - method: sft
-    data: {source: lab/domain.jsonl, heldout: lab/domain-heldout.jsonl}
+    data: {source: lab/domain.jsonl, limit: 160, heldout_share: 0.2}
     steps: 16
     batch_size: 4
     max_length: 96
@@ -32,7 +32,7 @@ stages:
     evaluation: {max_new_tokens: 8, prompts: 8, suite_n: 4, samples: 1, every: 8}
     checkpoint: {every: 2}
   - method: dpo
-    data: {source: lab/preferences.jsonl, heldout: lab/preferences-heldout.jsonl}
+    data: {source: lab/preferences.jsonl, limit: 120, heldout_share: 0.2}
     steps: 12
     batch_size: 4
     max_length: 96
