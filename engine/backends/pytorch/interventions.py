@@ -1,4 +1,4 @@
-"""What acts on a loaded model without being in its weights: the lineage's edits and vectors, and those being tried."""
+"""The edits and vectors that act on a loaded model, hooked on by this backend."""
 
 from __future__ import annotations
 
@@ -9,49 +9,21 @@ from typing import Any
 
 import torch
 
-from engine.backends.interface import Which
 from engine.backends.pytorch.edits import EditSet
 from engine.backends.pytorch.vectors import VectorSet
+from engine.interventions.acting import Acting
 from engine.interventions.edits import load_edits
 from engine.interventions.files import verified
 from engine.interventions.vectors import load_vector
 from engine.models.lineage import Lineage
 
 
-class Interventions:
-    """``lineage``: what the stage was given, part of its start. ``stage``: what it adds, part of the policy alone."""
-
-    def __init__(self) -> None:
-        self.lineage: list[EditSet | VectorSet] = []
-        self.stage: list[EditSet | VectorSet] = []
-
-    @property
-    def all(self) -> list[EditSet | VectorSet]:
-        return [*self.lineage, *self.stage]
+class Interventions(Acting[EditSet | VectorSet]):
+    """See engine.interventions.acting; here, how they are told of a batch."""
 
     @property
     def vectors(self) -> list[VectorSet]:
         return [one for one in self.all if isinstance(one, VectorSet)]
-
-    def replace(self, *stage: EditSet | VectorSet) -> None:
-        """Take the stage's own away and put these (already hooked on) in their place."""
-        for one in self.stage:
-            if one not in stage:
-                one.detach()
-        self.stage = list(stage)
-
-    @contextlib.contextmanager
-    def of(self, which: Which) -> Iterator[None]:
-        """Only what belongs to those weights acts; the base is the base."""
-        wanted = {"policy": self.all, "start": self.lineage, "base": []}[which]
-        before = [one.active for one in self.all]
-        for one in self.all:
-            one.active = one in wanted and one.active
-        try:
-            yield
-        finally:
-            for one, active in zip(self.all, before, strict=True):
-                one.active = active
 
     @contextlib.contextmanager
     def batch(self, starts: torch.Tensor | None = None) -> Iterator[None]:
