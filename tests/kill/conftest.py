@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -131,10 +132,19 @@ class Real:
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory):
-    """The run that nothing happens to."""
-    real = Real(tmp_path_factory.mktemp("uninterrupted"))
-    real.start()
-    real.finish()
+    """The run that nothing happens to; made once, by the first of the test processes that needs it."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    real = Real(shared / "uninterrupted")
+    with open(real.home / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = real.home / "made"
+        if made.is_file():
+            real.run = RunDirectory(Path(made.read_text()))
+        else:
+            real.start()
+            real.finish()
+            made.write_text(str(real.run.path))
     return real
 
 

@@ -107,7 +107,7 @@ def outcome(real: Real, index: int) -> dict[str, object]:
     }
 
 
-@pytest.fixture(scope="module", params=["pytorch", "mlx"])
+@pytest.fixture(scope="module", params=["pytorch", pytest.param("mlx", marks=pytest.mark.soak)])
 def whole(request, tmp_path_factory):
     """The run that nothing happens to."""
     if request.param == "mlx":
