@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from typing import Literal, TextIO
 
 from engine.report import duration, figure
@@ -24,13 +28,27 @@ SHOWN = ("loss", "kl", "reward", "tokens_per_second")
 def watch(run: RunDirectory, out: TextIO, style: Literal["live", "plain", "json"]) -> int:
     """Follow the run to its end and return its exit code; Ctrl+C stops watching, never the run."""
     view = Monitor(run, out, style)
+    with _asked_to_leave(view.leaving):
+        code = view.follow()
+    if code is not None:
+        return code
+    view.clear()
+    if style != "json":
+        print(f"\nleft; the run goes on. `finetune-tui attach {run.id}` comes back to it", file=out)
+    return 0
+
+
+@contextlib.contextmanager
+def _asked_to_leave(leaving: threading.Event) -> Iterator[None]:
+    """Ctrl+C says so, wherever it comes: an exception would be lost where Python cannot raise one, in a finalizer say."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: leaving.set())
     try:
-        return view.follow()
-    except KeyboardInterrupt:
-        view.clear()
-        if style != "json":
-            print(f"\nleft; the run goes on. `finetune-tui attach {run.id}` comes back to it", file=out)
-        return 0
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Monitor:
@@ -38,13 +56,15 @@ class Monitor:
         self.run, self.out, self.style = run, out, style
         self.state = RunState()
         self.eta = Eta()
+        self.leaving = threading.Event()
         self._live = ""
         self._last_line = 0.0
         self._caught_up = False
 
-    def follow(self) -> int:
+    def follow(self) -> int | None:
+        """The run's exit code once it has ended; None when asked to leave before."""
         tail = Tail(self.run.events)
-        while True:
+        while not self.leaving.is_set():
             events = tail.read()
             for event in events:
                 self._take(event)
@@ -57,7 +77,8 @@ class Monitor:
                     self.clear()
                     self._summary()
                     return FAILED if self.state.code is None else self.state.code
-                time.sleep(POLL)
+                self.leaving.wait(POLL)
+        return None
 
     def _ended(self) -> bool:
         now = status(self.run, self.state)

@@ -71,7 +71,7 @@ def test_the_probe_leaves_nothing_behind(lineage, settings, group_stage, link_ty
 
 
 def test_too_few_prompts_for_a_generation_are_told(lineage, settings, group_stage, link_type, tmp_path):
-    with pytest.raises(InputError, match="1 prompts.*answers 2"):
+    with pytest.raises(InputError, match="1 prompts.*2 that one generation answers"):
         trained(lineage, settings, tmp_path, "grpo", group_stage(), link_type(tmp_path / "run"), 1)
 
 

@@ -41,7 +41,7 @@ def busy(app):
     nodes = [app, *screen.walk_children(with_self=True)]
     return (
         any(thread.name == BESIDE and thread.is_alive() for thread in threading.enumerate())
-        or any(not worker.is_finished and worker.group != "book" for worker in app.workers)  # Home's never ends
+        or any(not worker.is_finished and worker.group != "book" for worker in app.workers)  # those never end
         or any(node.message_queue_size or node._next_callbacks for node in nodes)
         or any(node._layout_required or node._repaint_required for node in nodes[1:])
         or bool(screen._dirty_widgets or screen._callbacks)

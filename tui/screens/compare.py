@@ -82,7 +82,7 @@ class Compare(Screen[None]):
         if self._found is not None:
             self._fill(self._found)
 
-    @work(thread=True, exclusive=True)
+    @work(thread=True, exclusive=True, group="book")
     def _keep_reading(self) -> None:
         reader, shown = Reader(self._directories), None
         while not self._leaving.is_set():
