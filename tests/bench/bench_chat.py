@@ -9,6 +9,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from engine.backends import open_backend
@@ -28,14 +29,14 @@ def rows() -> list[str]:
         entries = []
         for seed in (1, 2):
             path = Path(folder) / f"v{seed}.safetensors"
-            draw = torch.randn(256, generator=torch.Generator().manual_seed(seed))
-            save_vector(Vector(f"v{seed}", 2, draw / draw.norm(), 1.0), path, {})
+            draw = np.random.default_rng(seed).standard_normal(256)
+            save_vector(Vector(f"v{seed}", 2, (draw / np.linalg.norm(draw)).astype(np.float32), 1.0), path, {})
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             entries.append({"method": "steering", "path": path.name, "sha256": digest, "strength": 0.0})
         base = Base("lab", str(resolve_model("lab", Path("."))), None, {})
         lineage = Lineage(base, vectors=entries)
         voice = open_backend("pytorch").voices({"lab": lineage}, Path(folder), settings)["lab"]
-        voice._stops = lambda: set()  # type: ignore[attr-defined]
+        voice.stops = set()  # type: ignore[attr-defined]
         asked = [{"role": "user", "content": "Tell me about the harbor."}]
 
         def speak(strength: float) -> None:
