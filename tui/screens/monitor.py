@@ -66,6 +66,10 @@ WORDS
 """
 
 
+ONE_LINE = ("headline", "facts")
+"""Of one line whatever they say: what changes with every view moves nothing else."""
+
+
 class Monitor(Screen[None]):
     HELP = HELP
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -215,7 +219,7 @@ class Monitor(Screen[None]):
     def _put(self, name: str, content: Content) -> None:
         static = self.query_one(f"#{name}", Static)
         if not isinstance(static.content, Content) or not static.content.is_same(content):
-            static.update(content)
+            static.update(content, layout=name not in ONE_LINE)
 
     # ---- what can be done ----------------------------------------------------------------------------------------
 
