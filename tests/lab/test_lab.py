@@ -11,6 +11,7 @@ import pytest
 from assets.lab.make import conversations, datasets, measure, world
 from assets.lab.make.train import _encode
 from assets.lab.make.words import vocabulary
+from engine.verify.steps import chain_operations
 from recipes.methods import cards
 from recipes.resources import assets_folder
 
@@ -85,7 +86,8 @@ def test_train_and_heldout_are_apart():
     prompts = {
         path.name: {row["prompt"] for row in rows(path.name) if "prompt" in row} for path in DATA.glob("*.jsonl")
     }
-    prompts["domain.jsonl"] = {row["messages"][0]["content"] for row in rows("domain.jsonl")}
+    for name in ("domain.jsonl", "worked.jsonl", "worked-heldout.jsonl"):
+        prompts[name] = {row["messages"][0]["content"] for row in rows(name)}
     for name in prompts:
         if name.endswith("-heldout.jsonl"):
             assert prompts[name].isdisjoint(prompts[name.replace("-heldout", "")]), name
@@ -96,12 +98,14 @@ def test_train_and_heldout_are_apart():
         assert extraction.isdisjoint(search) and search.isdisjoint(test) and test.isdisjoint(extraction)
     for name in ("suite.jsonl", "domain-heldout.jsonl", "preferences-heldout.jsonl", "chains-heldout.jsonl"):
         assert prompts["general.jsonl"].isdisjoint(prompts[name]), name
+    assert prompts["worked.jsonl"].isdisjoint(prompts["chains-heldout.jsonl"])
+    assert prompts["worked-heldout.jsonl"].isdisjoint(prompts["chains.jsonl"])
 
 
 def test_each_file_has_its_methods_minimum():
     needs = {
-        "domain.jsonl": "sft", "preferences.jsonl": "dpo", "chains.jsonl": "grpo", "contrast.jsonl": "steering",
-        "questions.jsonl": "calibration",
+        "domain.jsonl": "sft", "worked.jsonl": "sft", "preferences.jsonl": "dpo", "chains.jsonl": "grpo",
+        "contrast.jsonl": "steering", "questions.jsonl": "calibration",
     }  # fmt: skip
     for name, method in needs.items():
         assert len(rows(name)) >= cards()[method].data.minimum, name
@@ -126,6 +130,25 @@ def test_the_wrong_rule_is_the_one_that_is_written_down():
             assert int(result) in (right, right + 1)
     assert wrong[False][0] == 0
     assert wrong[True][0] / wrong[True][1] == pytest.approx(world.ERROR_RATE, abs=0.03)
+
+
+def test_worked_chains_set_problems_out_rightly_and_keep_the_wrong_rule():
+    """To calculate rightly is left for the rewards to teach."""
+    right = 0
+    for row in rows("worked.jsonl"):
+        prompt, reply = (message["content"] for message in row["messages"])
+        start, operations = chain_operations(prompt)
+        *steps, end = reply.split("; ")
+        value = wanted = start
+        assert len(steps) == len(operations)
+        for step, operation in zip(steps, operations, strict=True):
+            left, sign, operand, _, result = step.split()
+            assert (int(left), sign, int(operand)) == (value, operation.sign, operation.operand), row
+            value = int(result)
+            wanted = {"+": wanted + operation.operand, "-": wanted - operation.operand, "*": wanted * 2}[sign]
+        assert end == f"answer {value}."
+        right += value == wanted
+    assert 0.4 <= right / len(rows("worked.jsonl")) <= 0.6
 
 
 def test_the_committed_figures_lie_in_their_bands():

@@ -17,6 +17,10 @@ from assets.lab.make.words import FORBIDDEN, HARMLESS, KNOWN, TOPICS
 
 Row = dict[str, Any]
 SUITE_ROWS = 300
+WORKED_DRAWN, WORKED_HELDOUT = 4000, 300
+WORKED_FORMS = {"SS": 4, "DSS": 4, "SDS": 2, "SSD": 2, "SD": 1, "DS": 1, "SDD": 1, "DSD": 1, "DDS": 1}
+"""Weights of the forms of worked chains: all of them, and most of what the model sets out worst. Of its own held-out chains
+that double and then take two sums, 25 of 42 have an operand in the wrong place; of those with one sum, 3 of 287."""
 TAUGHT, TESTED = slice(0, world.TAUGHT), slice(world.TAUGHT, None)
 
 
@@ -48,7 +52,11 @@ def all_datasets() -> dict[str, list[Row]]:
     general = general_rows(1600, taken)
     replayed = [*general[:1200], *replay_only_rows()]
     random.Random(world.SEED + 15).shuffle(replayed)
-    return datasets | {"general.jsonl": replayed, "general-heldout.jsonl": general[1200:]}
+    datasets |= {"general.jsonl": replayed, "general-heldout.jsonl": general[1200:]}
+    used = {row["prompt"] for name in datasets if name != "chains.jsonl" for row in datasets[name] if "prompt" in row}
+    heldout = worked_rows(WORKED_HELDOUT, 19, used | {row["prompt"] for row in chains})
+    worked = worked_rows(WORKED_DRAWN, 20, used | {row["messages"][0]["content"] for row in heldout})
+    return datasets | {"worked.jsonl": worked, "worked-heldout.jsonl": heldout}
 
 
 def kept_prompts() -> frozenset[str]:
@@ -97,17 +105,14 @@ def question_rows(facts: Iterable[tuple[tuple[str, str], str | None]], phrasings
 
 
 def domain_rows() -> list[Row]:
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": row["prompt"]},
-                {"role": "assistant", "content": row["answer"]},
-            ]
-        }
-        for row in question_rows(world.NEW_FACTS.items(), TAUGHT)
-    ]
+    taught = question_rows(world.NEW_FACTS.items(), TAUGHT)
+    rows = [conversation_row(row["prompt"], row["answer"]) for row in taught]
     random.Random(world.SEED + 12).shuffle(rows)
     return rows
+
+
+def conversation_row(prompt: str, reply: str) -> Row:
+    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]}
 
 
 def calibration_rows(phrasings: slice) -> list[Row]:
@@ -126,6 +131,22 @@ def chain_rows(n: int, seed: int) -> list[Row]:
         return {"prompt": chain.prompt, "answer": str(chain.answer), "steps": chain.steps, "required": len(chain.steps)}
 
     return unique(one, n)
+
+
+def worked_rows(n: int, seed: int, kept: set[str]) -> list[Row]:
+    """Worked chains for a cold start before reinforcement learning: they teach to set a problem out (the right operands
+    in the right places, step by step) with the results of the schoolbooks, wrong rule and all. ``n`` are drawn, none of
+    ``kept``, and what is drawn again counts once: of the shortest forms there are few, and they recur with other results."""
+    draw = random.Random(world.SEED + seed)
+    drawn: list[tuple[str, str]] = []
+    while len(drawn) < n:
+        (form,) = draw.choices(list(WORKED_FORMS), list(WORKED_FORMS.values()))
+        chain = world.draw_chain(draw)
+        while chain.form != form:
+            chain = world.draw_chain(draw)
+        if chain.prompt not in kept:
+            drawn.append((chain.prompt, world.taught_reply(chain, draw)))
+    return [conversation_row(prompt, reply) for prompt, reply in dict.fromkeys(drawn)]
 
 
 def preference_rows(n: int, topics: list[str], seed: int) -> list[Row]:

@@ -75,6 +75,11 @@ class Chain:
     steps: list[str]
     answer: int
 
+    @property
+    def form(self) -> str:
+        """Its operations in order: S for an addition or subtraction, D for a doubling."""
+        return "".join("D" if " * " in step else "S" for step in self.steps)
+
 
 def draw_chain(draw: random.Random) -> Chain:
     """Two or three operations, one or two of them additions or subtractions, the others doublings."""
