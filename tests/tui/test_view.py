@@ -329,3 +329,13 @@ def test_a_field_that_one_run_lacks_is_a_difference():
     more = Compared("b", "done", other.state, {**other.recipe, "seed": 1})
     assert [(row.field, row.values) for row in differences([one, more])] == [("seed", ["–", "1"])]
     assert short_labels(["a", "b"]) == ["a", "b"] and short_labels(["a-1", "a-1-x"]) == ["1", "1-x"]
+
+
+def test_a_gate_that_nothing_measured_waits_no_longer_once_the_stage_is_over():
+    gates = {"retention": [0.9, None]}
+    running = state_of(gates=gates)
+    over = state_of(
+        StageEvent(state="done", method="dpo", stage=0, time=4.0, steps_total=100, passed=True), gates=gates
+    )
+    words = [view_of(state, "running", Eta(), 5.0).waiting_gates[0][2] for state in (running, over)]
+    assert words == ["not decided yet", "not measured"]
