@@ -121,6 +121,8 @@ class Tail:
     def _more(self, limit: int) -> bytes:
         """Whole lines."""
         try:
+            if os.stat(self.path).st_size == self.offset:
+                return b""  # most looks at a log find nothing new
             with open(self.path, "rb") as file:
                 if os.fstat(file.fileno()).st_size < self.offset:
                     self.offset = 0  # a resume cut the torn tail that this reader had not read anyway
