@@ -23,7 +23,7 @@ POLL = 1 / 3
 """Seconds between two looks at the log, and so between two views; a key is answered at once."""
 CHUNK = 1 << 19
 """Bytes read at a time: some thousand events, so that a long log never holds the interpreter for long."""
-BREATH = 0.002
+BREATH = 0.0005
 """Seconds given to the screen between two chunks."""
 KEPT_LINES = 1000
 STATUS_EVERY = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
@@ -72,6 +73,18 @@ def test_what_is_not_a_number_is_a_gap_and_does_not_move_the_average():
     holed = moving_average([1.0, NAN, 2.0, math.inf, 3.0], 0.8)
     assert [value for value in holed if math.isfinite(value)] == pytest.approx(whole)
     assert math.isnan(holed[1]) and math.isnan(holed[3])
+
+
+def test_a_long_average_is_that_of_its_definition():
+    draw = random.Random(0)
+    for holes in (0.0, 0.1):
+        values = [NAN if draw.random() < holes else draw.gauss(0, 1) for _ in range(800)]
+        average, n, wanted = 0.0, 0, []
+        for value in values:
+            if math.isfinite(value):
+                average, n = 0.6 * average + (1 - 0.6) * value, n + 1
+            wanted.append(average / (1 - 0.6**n) if math.isfinite(value) else NAN)
+        assert moving_average(values, 0.6) == pytest.approx(wanted, rel=1e-12, nan_ok=True)
 
 
 def test_a_weight_outside_of_its_range_is_refused():
