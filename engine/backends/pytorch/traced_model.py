@@ -50,7 +50,7 @@ class Traced:
         config = {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}
         made = AutoConfig.for_model(**config)
         made.use_cache = False
-        attention = "eager" if self.settings["attention"] == "eager" else "sdpa"
+        attention = "eager" if self.settings["attention"] == "eager" else None  # as loading picks it: sdpa where it can
         model = AutoModelForCausalLM.from_config(made, dtype=self.dtype, attn_implementation=attention)
         if self.settings["quantization"] != "none":
             kind = self.settings["quantization"]
