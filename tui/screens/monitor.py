@@ -250,7 +250,7 @@ class Monitor(Screen[None]):
             if view is None:
                 return False
             works = view.status in ("running", "queued")
-            can_resume, _ = resumable(self._follower.state, view.status)
+            can_resume, _ = resumable(self._follower.shown, view.status)
             allowed = {"resume": can_resume, "pause": works, "stop": works}
             return allowed[str(parameters[0])]
         if action == "earlier":
