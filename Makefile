@@ -15,7 +15,7 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not soak" $(PARALLEL)
 
 soak: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m soak
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m soak $(PARALLEL)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

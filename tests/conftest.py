@@ -11,7 +11,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 
-LONG = ("tests/kill/", "tests/forecast/test_trace", "tests/runs/test_out_of_memory", "tests/backends/", "tests/lab/")
+LONG = (
+    "tests/kill/", "tests/forecast/test_trace", "tests/tui/test_wizard", "tests/chat/test_process", "tests/runs/test_",
+    "tests/tui/test_screens", "tests/tui/test_data", "tests/backends/", "tests/lab/", "tests/hardware/", "tests/tui/",
+    "tests/stages/", "tests/test_imports",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

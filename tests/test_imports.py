@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hardware.decoys import light
+
 TRAINING = ["torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "mlx", "mlx_lm"]
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = """
@@ -23,9 +25,12 @@ print("LOADED", *(name for name in {names!r} if name in sys.modules), file=sys.s
 """
 
 
-def loaded(words, names):
+def loaded(words, names, **environment):
     code = PROBE.format(words=words, names=names)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60,
+        env={**os.environ, **environment},
+    )  # fmt: skip
     assert "LOADED" in done.stderr, done.stderr
     return done.stderr.rsplit("LOADED", 1)[1].split()
 
@@ -49,8 +54,9 @@ def test_help_loads_next_to_nothing():
         ["export", "--to", "gguf"], ["chat"], ["blind"],
     ],
 )  # fmt: skip
-def test_no_command_loads_a_training_library(words):
-    assert loaded(words, [*TRAINING, "textual"]) == []
+def test_no_command_loads_a_training_library(words, tmp_path):
+    """``probe`` and ``doctor`` ask a child what works here, which need not be the real libraries."""
+    assert loaded(words, [*TRAINING, "textual"], **light(tmp_path / "decoys")) == []
 
 
 def test_starting_a_run_loads_no_training_library():

@@ -21,9 +21,11 @@ from tui.view.run_view import RunView, view_of
 
 POLL = 1 / 3
 """Seconds between two looks at the log, and so between two views; a key is answered at once."""
-CHUNK = 1 << 19
+CHUNK = 1 << 18
 """Bytes read at a time: some thousand events, so that a long log never holds the interpreter for long."""
-BREATH = 0.002
+LONG = 1 << 23
+"""Bytes of a log from which on it is skimmed first: how the run stands is shown at once, each step's values after it."""
+BREATH = 0.0005
 """Seconds given to the screen between two chunks."""
 KEPT_LINES = 1000
 STATUS_EVERY = 1.0
@@ -46,6 +48,8 @@ class Follower:
     def __init__(self, run: RunDirectory, deliver: Callable[[Update], None]) -> None:
         self.run = run
         self.state = RunState()
+        self.shown = self.state
+        """What the newest view is of: while a long log is read, what a look through it found."""
         self._deliver = deliver
         self._eta = Eta()
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -69,25 +73,27 @@ class Follower:
         self._wake.set()
 
     def _follow(self) -> None:
+        self._skim()
         tail = Tail(self.run.events)
         now_is, looked, shown_second = "", 0.0, -1
         dirty = True
         while not self._stop.is_set():
             events = tail.read(CHUNK)
             self.state.apply_all(events)
-            recent = events[-RECENT:]
-            for event in [event for event in events[:-RECENT] if type(event) not in FREQUENT] + recent:
+            recent, several = events[-RECENT:], len(events) > 100
+            telling = [event for event in events[:-RECENT] if type(event) not in FREQUENT] + recent
+            dirty = dirty or bool(events)
+            del events  # before the next are read
+            for event in telling:
                 self._eta.apply(event)
                 if type(event) in FREQUENT:
                     continue
                 line = event_words(event, self.state)
                 if line:
                     self._lines.append(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {line}")
-            if events:
-                dirty = True
-                if len(events) > 100:  # far behind: catch up before anything is shown
-                    time.sleep(BREATH)
-                    continue
+            if several:  # far behind: catch up before more is shown
+                time.sleep(BREATH)
+                continue
             if dirty or time.monotonic() - looked > STATUS_EVERY:  # a run may also die without a word
                 looked, before = time.monotonic(), now_is
                 now_is = status(self.run, self.state)
@@ -105,8 +111,24 @@ class Follower:
                 self._wake.clear()
                 dirty = True
 
-    def _tell(self, now_is: str) -> None:
+    def _skim(self) -> None:
+        """Show how the run stands before its long log is read step by step."""
+        try:
+            if self.run.events.stat().st_size < LONG:
+                return
+        except OSError:
+            return
+        tail, state, eta = Tail(self.run.events), RunState(), Eta()
+        while (events := tail.skim(CHUNK)) and not self._stop.is_set():
+            state.apply_all(events)
+            for event in events:
+                eta.apply(event)
+            time.sleep(BREATH)
+        self._tell(status(self.run, state), state, eta)
+
+    def _tell(self, now_is: str, state: RunState | None = None, eta: Eta | None = None) -> None:
         lines = list(self._lines)
         self._lines.clear()
-        view = view_of(self.state, now_is, self._eta, time.time(), self._look, self._around)
+        self.shown = state or self.state
+        view = view_of(self.shown, now_is, eta or self._eta, time.time(), self._look, self._around)
         self._deliver(Update(view, lines))

@@ -28,7 +28,7 @@ SHOWN = ("loss", "kl", "reward", "tokens_per_second")
 def watch(run: RunDirectory, out: TextIO, style: Literal["live", "plain", "json"]) -> int:
     """Follow the run to its end and return its exit code; Ctrl+C stops watching, never the run."""
     view = Monitor(run, out, style)
-    with _asked_to_leave(view.leaving):
+    with _asked_to_leave(view):
         code = view.follow()
     if code is not None:
         return code
@@ -39,12 +39,17 @@ def watch(run: RunDirectory, out: TextIO, style: Literal["live", "plain", "json"
 
 
 @contextlib.contextmanager
-def _asked_to_leave(leaving: threading.Event) -> Iterator[None]:
-    """Ctrl+C says so, wherever it comes: an exception would be lost where Python cannot raise one, in a finalizer say."""
+def _asked_to_leave(view: Monitor) -> Iterator[None]:
+    """Ctrl+C says so, wherever it comes: an exception would be lost where Python cannot raise one, in a finalizer say,
+    and a lock, as an event has, may be held by the very code that the signal interrupts."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, lambda *_: leaving.set())
+
+    def leave(*_: object) -> None:
+        view.leaving = True
+
+    before = signal.signal(signal.SIGINT, leave)
     try:
         yield
     finally:
@@ -56,7 +61,7 @@ class Monitor:
         self.run, self.out, self.style = run, out, style
         self.state = RunState()
         self.eta = Eta()
-        self.leaving = threading.Event()
+        self.leaving = False
         self._live = ""
         self._last_line = 0.0
         self._caught_up = False
@@ -64,7 +69,7 @@ class Monitor:
     def follow(self) -> int | None:
         """The run's exit code once it has ended; None when asked to leave before."""
         tail = Tail(self.run.events)
-        while not self.leaving.is_set():
+        while not self.leaving:
             events = tail.read()
             for event in events:
                 self._take(event)
@@ -77,7 +82,7 @@ class Monitor:
                     self.clear()
                     self._summary()
                     return FAILED if self.state.code is None else self.state.code
-                self.leaving.wait(POLL)
+                time.sleep(POLL)
         return None
 
     def _ended(self) -> bool:

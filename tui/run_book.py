@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from engine.report import clock
@@ -9,6 +10,9 @@ from engine.runs.directory import RunDirectory, list_runs, status
 from engine.runs.log import Tail
 from engine.runs.state import RunState
 from tui.view.run_view import resumable, status_words
+
+BREATH = 0.0005
+"""Seconds given to the screen between two pieces of a long log."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,9 @@ class RunBook:
 
     def _line(self, run: RunDirectory) -> RunLine:
         tail, state = self._read.setdefault(run.id, (Tail(run.events), RunState()))
-        while events := tail.read(1 << 19):
+        while events := tail.skim():
             state.apply_all(events)
+            time.sleep(BREATH)
         now = status(run, state)
         can, why_not = resumable(state, now)
         return RunLine(

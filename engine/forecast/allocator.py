@@ -4,6 +4,10 @@ The rules and sizes are those of ``c10/cuda/CUDACachingAllocator.cpp`` with defa
 requests are rounded up to 512 bytes; up to 1 MiB they live in 2 MiB segments, up to 10 MiB in 20 MiB segments, above
 that in a segment of their own rounded up to 2 MiB. The best fitting free block of the pool is taken and split when
 enough is left; freed blocks merge with free neighbours; segments are given back only when the device is full.
+
+Among equally large blocks the one at the lowest address is taken, so it matters where the driver puts segments: each new
+one below the earlier ones. That is no documented rule; it follows from the T4's unquantized rows (assets/measured), whose
+reserved memory comes out the same to the MiB in 12 of 16 settings, 20 MiB off at most; with rising addresses 500.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ class CachingAllocator:
         self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         """Small pool? -> (size, address) of its free blocks, sorted."""
         self._blocks: dict[int, Block] = {}
-        self._next_address = 0
+        self._lowest_address = 2**62
 
     def reset_peaks(self) -> None:
         self.peak_allocated, self.peak_reserved = self.allocated, self.reserved
@@ -108,8 +112,8 @@ class CachingAllocator:
             self.empty_cache()
             if self.reserved + wanted > self.limit:
                 raise OutOfMemory(f"{wanted / MIB:.0f} MiB more with {self.reserved / MIB:.0f} MiB reserved")
-        block = Block(wanted, self._next_address, small)
-        self._next_address += wanted + ROUND_LARGE  # segments are not neighbours
+        self._lowest_address -= wanted + ROUND_LARGE  # segments are not neighbours
+        block = Block(wanted, self._lowest_address, small)
         self._blocks[block.address] = block
         self.reserved += wanted
         self.peak_reserved = max(self.peak_reserved, self.reserved)

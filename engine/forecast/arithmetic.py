@@ -32,10 +32,6 @@ SLACK = 1.09
 SCORE_WASTE = 6
 """Bytes of reserved memory that an element of the eager kernel's score matrices wastes: one freed 16-bit block and one
 fp32 block, neither of which the other's next request fits into."""
-MLX_AHEAD = 10
-"""Operations that MLX sends ahead of the one that runs, their memory taken (``MAX_ACTIVE_TASKS``, mlx/transforms.cpp)."""
-MLX_LOGITS = 2**23
-"""Logits of one piece (``engine.backends.mlx.logprobs.LOGITS_AT_ONCE``)."""
 PARTS = (
     "weights", "reference", "adapter", "gradients", "optimizer", "activations", "logits", "kv_cache", "workspace",
 )  # fmt: skip
@@ -55,32 +51,34 @@ class Memory:
 def memory(model: ModelFacts, settings: Settings) -> Memory:
     """The peak of a stage: of its training step, or of its generating and measuring where that is more."""
     if settings.backend == "mlx":
-        return _mlx(model, settings)
-    moments = {"generating": _generating(model, settings)}
+        from engine.forecast.arithmetic_mlx import mlx_memory  # it is made of the parts that are here
+
+        return mlx_memory(model, settings)
+    moments = {"generating": generating(model, settings)}
     if settings.trains:
         moments |= _training(model, settings)
     else:
-        moments["measuring"] = _measuring(model, settings)
+        moments["measuring"] = measuring(model, settings)
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     parts = {name: moments[moment].get(name, 0.0) for name in PARTS}
     allocated = sum(parts.values())
     reserved = allocated * SLACK
     if settings.attention == "eager" and settings.trains:
         reserved += SCORE_WASTE * settings.sequences * model.heads * settings.length**2
-    return Memory(allocated, reserved, parts, moment, tuple(_notes(model, settings)))
+    return Memory(allocated, reserved, parts, moment, tuple(notes(model, settings)))
 
 
-def _notes(model: ModelFacts, settings: Settings) -> list[str]:
-    notes = []
+def notes(model: ModelFacts, settings: Settings) -> list[str]:
+    found = []
     if not model.certain:
-        notes.append(f"`{model.architecture}` is priced by the general decoder formulas: uncertain")
+        found.append(f"`{model.architecture}` is priced by the general decoder formulas: uncertain")
     if settings.quantization != "none" and model.architecture in FUSED_EXPERTS:
-        notes.append("the experts stay in 16 bit: transformers keeps them in one tensor, which is not quantized")
+        found.append("the experts stay in 16 bit: transformers keeps them in one tensor, which is not quantized")
     if settings.optimizer.startswith("paged"):
-        notes.append("the optimizer's states may leave the GPU when it is full; they are not counted")
+        found.append("the optimizer's states may leave the GPU when it is full; they are not counted")
     if settings.gpus > 1:
-        notes.append(f"each of the {settings.gpus} GPUs holds all of it: the data are shared out, the model is not")
-    return notes
+        found.append(f"each of the {settings.gpus} GPUs holds all of it: the data are shared out, the model is not")
+    return found
 
 
 # ---- what stays ----------------------------------------------------------------------------------------------------------
@@ -283,8 +281,9 @@ def kv_bytes(model: ModelFacts, sequences: int, length: int, size: int = 2) -> f
     return 2.0 * model.layers * model.key_width * size * sequences * length
 
 
-def _generating(model: ModelFacts, settings: Settings) -> dict[str, float]:
-    """Sampling: the stage's own completions (GRPO, RLVR, anti-hallucination), or an evaluation's."""
+def generating(model: ModelFacts, settings: Settings, step: int = 1) -> dict[str, float]:
+    """Sampling: the stage's own completions (GRPO, RLVR, anti-hallucination), or an evaluation's. ``step``: tokens by which
+    the cache grows."""
     if settings.loop == "plain" and settings.method == "sft":
         return {}
     size = BYTES[settings.dtype]
@@ -297,7 +296,7 @@ def _generating(model: ModelFacts, settings: Settings) -> dict[str, float]:
     else:
         return {}
     resident = _resident(model, settings)
-    cache = kv_bytes(model, sequences, length, size)
+    cache = kv_bytes(model, sequences, -(-length // step) * step, size)
     return resident | {
         # Growing a cache by one token copies a layer of it; the prompt's pass holds a layer's tensors.
         "kv_cache": cache * (1 + 1 / model.layers),
@@ -306,7 +305,7 @@ def _generating(model: ModelFacts, settings: Settings) -> dict[str, float]:
     }
 
 
-def _measuring(model: ModelFacts, settings: Settings) -> dict[str, float]:
+def measuring(model: ModelFacts, settings: Settings) -> dict[str, float]:
     """Teacher-forced passes without gradients: hidden states of all layers, and a bounded block of logits."""
     size = BYTES[settings.dtype]
     length = min(settings.length, settings.prompt_length + settings.evaluation_tokens)
@@ -317,55 +316,3 @@ def _measuring(model: ModelFacts, settings: Settings) -> dict[str, float]:
         "activations": states + tokens * (3 * model.active_intermediate + 4 * model.hidden) * size,
         "logits": tokens * model.vocabulary * (size + 4 + 4),
     }
-
-
-# ---- MLX -----------------------------------------------------------------------------------------------------------------
-
-
-def _mlx(model: ModelFacts, settings: Settings) -> Memory:
-    """MLX: weights quantized in groups of 64 with a 16-bit scale and bias, embeddings included; 16-bit adapters.
-
-    Its graph is lazy: without checkpointing every layer keeps its tensors as in PyTorch, and its attention is not fused
-    where gradients are taken, so the scores of a layer are kept too (softmax) and five of them live in its backward.
-    """
-    size = BYTES[settings.dtype]
-    bits = {"none": 8 * size, "8bit": 8 + 2 * 16 / 64, "4bit": 4 + 2 * 16 / 64}[settings.quantization]
-    weights = (model.parameters - model.small_parameters) * bits / 8 + model.small_parameters * size
-    count = trainable(model, settings)
-    adapter = count * 4 if settings.training == "lora" else 0
-    trained = count * (4 if settings.training == "lora" else size)
-    layer = Layer(model, settings)
-    moments: dict[str, dict[str, float]] = {"generating": {}}
-    sequences = settings.sequences * (1 if settings.trains else 0)
-    tokens = sequences * settings.length
-    resident: dict[str, float] = {
-        "weights": weights,
-        "adapter": adapter,
-        "reference": {"copy": weights, "adapter": adapter}.get(settings.reference, 0.0),
-        "optimizer": 2.0 * trained if settings.trains else 0.0,
-    }
-    if settings.trains:
-        scores = sequences * model.heads * settings.length**2 * size
-        stream = tokens * model.hidden * size
-        saved = layer.saved + scores
-        held = model.layers * stream + saved if settings.gradient_checkpointing else model.layers * saved
-        at_work = max(layer.mlp_backward, layer.attention_backward + 4 * scores) + MLX_AHEAD * stream
-        # The start's own forward beside the policy's, and both last hidden states.
-        start = layer.mlp_backward + 2 * stream if settings.pairs else 0.0
-        moments["backward"] = resident | {
-            "gradients": float(trained) * (2 if settings.training == "full" else 1),  # and clipped
-            "activations": held + at_work + start,
-            "logits": 4.0 * min(3 * tokens * model.vocabulary, MLX_AHEAD * max(MLX_LOGITS, model.vocabulary)),
-        }
-    generating = _generating(model, settings)
-    moments["generating"] = (
-        resident | {key: generating[key] for key in ("kv_cache", "activations", "logits")} if generating else {}
-    )
-    if not settings.trains:
-        measured = _measuring(model, settings)
-        moments["measuring"] = resident | {key: measured[key] for key in ("activations", "logits")}
-    moment = max(moments, key=lambda name: sum(moments[name].values()))
-    parts = {name: moments[moment].get(name, 0.0) for name in PARTS}
-    allocated = sum(parts.values())
-    # MLX keeps freed buffers up to a limit: the same slack as a caching allocator without fragmentation.
-    return Memory(allocated, allocated * SLACK, parts, moment, tuple(_notes(model, settings)))

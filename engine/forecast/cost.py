@@ -30,9 +30,10 @@ CPU_LOGIT, GPU_LOGIT = 2e-9, 2e-11
 """Seconds of one elementwise pass over a logit: an exponential on a core; twelve bytes at 600 GB/s."""
 LOGIT_PASSES = {"score": 3, "divergence": 4, "tempered_logprobs": 29 * 4}
 """Elementwise passes over the logits of a forward; for each of 29 temperatures a division and a log-sum-exp."""
-BEYOND = {"sft": 1.0, "anti_hallucination": 1.0, "dpo": 1.0, "orpo": 1.0, "cpo": 1.6, "grpo": 1.4, "rlvr": 1.4}
-"""A step over what its passes count, against SFT's and DPO's: CPO differentiates a divergence over the whole vocabulary,
-GRPO samples and verifies. Measured on lab-nano, n 1 run each, and rounded."""
+BEYOND = {"sft": 1.0, "anti_hallucination": 1.0, "dpo": 1.0, "orpo": 1.0, "cpo": 1.0, "grpo": 1.5, "rlvr": 1.5}
+"""A step's passes over what they count, against SFT's and DPO's. CPO's divergence over the vocabulary is hidden by what it
+spares elsewhere: 0.99 of DPO's factor. GRPO takes entropies, compares groups and verifies: 1.5 of the others' median. CPU
+time of the steps on the lab, 100 a method, n 1 run each (``python -m tests.bench bench_time_forecast``)."""
 FAMILIES = (("sft", "anti_hallucination"), ("dpo", "orpo", "cpo"), ("grpo", "rlvr"))
 """Methods whose steps are most alike."""
 STEP = 0.02
@@ -76,19 +77,23 @@ class Formula:
         batches = rows / GENERATED_AT_ONCE
         return self.forward(rows * whole, whole) / self.flops + logits * self.logit + batches * self.launches
 
-    def step(self, tokens: float, length: float, generated: float = 0.0) -> float:
-        """An optimizer step over ``tokens`` padded tokens in rows of ``length``; GRPO generates them first."""
+    def step(self, tokens: float, length: float) -> float:
+        """An optimizer step over ``tokens`` padded tokens in rows of ``length``; what GRPO generates for it is apart."""
         settings = self.settings
         passes = 3.0 if settings.training == "full" else 2.0
         passes += 1.0 if settings.gradient_checkpointing else 0.0
         if settings.method in REFERENCES and settings.reference in ("base", "adapter", "copy"):
             passes += 1.0
         seconds = passes * self.forward(tokens, length) / self.flops * BEYOND.get(settings.method, 1.0)
-        seconds += settings.accumulation * 3 * self.launches + STEP
-        if settings.method in GROUPS:
-            rows = settings.batch_size * settings.accumulation
-            seconds += self.generating(generated, 1, rows, max(1.0, length - generated))
-        return seconds
+        return seconds + settings.accumulation * 3 * self.launches + STEP
+
+    def sampling(self, row: dict[str, float]) -> float:
+        """The completions that a step of GRPO trains on; ``row`` is as ``padded_step`` has it."""
+        settings = self.settings
+        if settings.method not in GROUPS:
+            return 0.0
+        rows = settings.batch_size * settings.accumulation
+        return self.generating(row["generated"], 1, rows, max(1.0, row["length"] - row["generated"]))
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,7 @@ class Known:
 
     @property
     def characters_a_token(self) -> float:
-        found = [one for record in self.same for one in record["generate"]]
-        tokens = sum(one["tokens"] for one in found)
-        return sum(one["characters"] for one in found) / tokens if tokens else CHARACTERS_A_TOKEN
+        return characters_a_token([one for record in self.same for one in record["generate"]]) or CHARACTERS_A_TOKEN
 
     def passes(self, limit: int, greedy: bool) -> float:
         """Passes that a batch takes: the length of its longest completion."""
@@ -115,13 +118,13 @@ class Known:
         return self._length(limit, greedy, "tokens", "n")
 
     def _length(self, limit: int, greedy: bool, sums: str, counts: str) -> float:
-        """Of completions with the nearest limit; the limit itself where none is known, or all were cut off by theirs."""
+        """Of completions with the nearest limit, sampled alike if any were; the limit itself where none is known, or all
+        were cut off by theirs."""
         found: dict[int, tuple[float, float]] = {}
-        for record in self.same:
-            for one in record["generate"]:
-                if one["greedy"] == greedy and one["n"] >= GENERATED_AT_ONCE / 2:
-                    length, count = found.get(one["limit"], (0.0, 0.0))
-                    found[one["limit"]] = length + one[sums], count + one[counts]
+        made = [one for record in self.same for one in record["generate"] if one["n"] >= GENERATED_AT_ONCE / 2]
+        for one in [one for one in made if one["greedy"] == greedy] or made:
+            length, count = found.get(one["limit"], (0.0, 0.0))
+            found[one["limit"]] = length + one[sums], count + one[counts]
         if not found:
             return float(limit)
         nearest = min(found, key=lambda known: (abs(known - limit) / max(known, limit), known))
@@ -129,6 +132,14 @@ class Known:
         if nearest != limit and mean >= CUT * nearest:
             return float(limit)
         return min(float(limit), mean)
+
+
+def characters_a_token(generated: Sequence[dict[str, float]]) -> float:
+    """Of what was written, 0 where nothing was. Completions that were not cut off end with a token without characters,
+    which is a third of a short answer."""
+    ends = sum(one["n"] for one in generated if one["tokens"] < CUT * one["limit"] * one["n"])
+    tokens = sum(one["tokens"] for one in generated) - ends
+    return sum(one["characters"] for one in generated) / tokens if tokens > 0 else 0.0
 
 
 def known_of(records: Sequence[Record], model: ModelFacts, seconds: str = "s") -> Known:
@@ -157,6 +168,7 @@ class Cost:
         for record in records:
             formula, tokens = self._formula_of(record), self._characters(record)
             generated = [one for one in record["generate"] if one["batches"]]
+            generating = 1.0
             if generated:
                 priced = sum(
                     formula.generating(
@@ -165,7 +177,9 @@ class Cost:
                     )
                     for one in generated
                 )  # fmt: skip
-                tell("generate", "", sum(one[unit] for one in generated), priced)
+                took = sum(one[unit] for one in generated)
+                generating = took / priced if priced else 1.0
+                tell("generate", "", took, priced)
             for kind, one in record["score"].items():
                 rows = one["n"]
                 priced = formula.scoring(
@@ -175,8 +189,9 @@ class Cost:
             steps = record["steps"]
             if steps.get("n") and record.get("padded"):
                 padded = record["padded"]
-                step = formula.step(padded["tokens"], padded["length"], padded["generated"])
-                tell("step", record["method"], steps[unit] / steps["n"], step)
+                sampled = generating * formula.sampling(padded)  # a step's completions cost what others do
+                step = formula.step(padded["tokens"], padded["length"])
+                tell("step", record["method"], steps[unit] / steps["n"] - sampled, step)
             if record["load"]:
                 tell("load", "", record["load"][unit], self._loading(formula))
                 tell("rest", record["method"], max(0.1, self.rest_of(record)), REST)
@@ -186,9 +201,7 @@ class Cost:
         return Formula(from_config(record["model"], record["name"]), read_settings(record["settings"]), self.hardware)
 
     def _characters(self, record: Record) -> float:
-        tokens = sum(one["tokens"] for one in record["generate"])
-        written = sum(one["characters"] for one in record["generate"])
-        return written / tokens if tokens else self.known.characters_a_token
+        return characters_a_token(record["generate"]) or self.known.characters_a_token
 
     def rest_of(self, record: Record) -> float:
         """Seconds of a stage that no kind of work accounts for."""
@@ -234,8 +247,8 @@ class Cost:
         if not self.settings.trains:
             return 0.0
         row = self.padded(work)
-        found = self.formula.step(row["tokens"], row["length"], row["generated"])
-        return found * self.factor("step", self.settings.method)
+        found = self.formula.step(row["tokens"], row["length"]) * self.factor("step", self.settings.method)
+        return found + self.formula.sampling(row) * self.factor("generate")
 
     def loading(self) -> float:
         return self._loading(self.formula) * self.factor("load")

@@ -25,6 +25,9 @@ MODULE = "engine.backends.pytorch.trace"
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 SOURCES = (
     "backends/pytorch/trace.py",
+    "backends/pytorch/traced_model.py",
+    "backends/pytorch/traced_step.py",
+    "backends/pytorch/traced_optimizer.py",
     "backends/pytorch/meter.py",
     "backends/pytorch/stand_ins.py",
     "backends/pytorch/heads.py",

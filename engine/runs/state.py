@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from engine.runs.events import (
@@ -166,18 +167,37 @@ class RunState:
 
     def _steps(self, events: list[StepEvent]) -> None:
         """Runs of steps of one stage with the same gauges go into their series column by column."""
-        alike = len({*map(tuple, [event.values for event in events])}) == 1 and len({e.stage for e in events}) == 1
-        runs = [events] if alike else [list(run) for _, run in groupby(events, key=_stage_and_gauges)]
-        for run in runs:
-            last = run[-1]
-            stage = self.stages[last.stage or 0]
-            stage.steps_done, stage.steps_total = last.step, last.total
-            steps = array("q", [event.step for event in run])
-            columns = zip(*[event.values.values() for event in run], strict=True)
-            for name, column in zip(last.values, columns, strict=True):
-                series = stage.series.setdefault(name, Series())
-                series.steps.extend(steps)
-                series.values.extend(column if {*map(type, column)} == {float} else map(float, column))
+        if not self._alike(events):
+            for _, run in groupby(events, key=_stage_and_gauges):
+                self._alike(list(run), surely=True)
+
+    def _alike(self, events: list[StepEvent], surely: bool = False) -> bool:
+        """Take steps of one stage with the same gauges; False, and nothing is taken, where they are not that, or where
+        a value is a word (nan, inf). ``surely``: they are, and words are read."""
+        values = [event.values for event in events]
+        names = tuple(values[0])
+        if not surely and ({*map(len, values)} != {len(names)} or len({event.stage for event in events}) != 1):
+            return False
+        columns = []
+        try:
+            for name in names:
+                column = map(itemgetter(name), values)
+                columns.append(array("d", [*map(float, column)] if surely else [*column]))
+        except (KeyError, TypeError):
+            if surely:
+                raise
+            return False
+        last = events[-1]
+        stage = self.stages[last.stage or 0]
+        stage.steps_done, stage.steps_total = last.step, last.total
+        steps = array("q", [event.step for event in events])
+        for name, found in zip(names, columns, strict=True):
+            series = stage.series.get(name)
+            if series is None:
+                series = stage.series[name] = Series()
+            series.steps.extend(steps)
+            series.values.extend(found)
+        return True
 
     def _run(self, event: RunEvent) -> None:
         self.status, self.reason, self.code = event.state, event.reason, event.code

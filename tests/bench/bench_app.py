@@ -167,26 +167,31 @@ def million_events(folder: Path) -> list[str]:
     run = long_run(folder, 1_000_000)
     from tui.app import FinetuneApp
 
-    async def session() -> tuple[float, float]:
+    async def session() -> tuple[float, float, float]:
         app = FinetuneApp()
         async with app.run_test(size=(80, 24)) as pilot:
             await pilot.pause(3.0)  # the list has read it too
             began = time.perf_counter()
             app.watch_run(run.id)
-            worst = 0.0
+            worst = first = 0.0
             while True:
                 tick = time.perf_counter()
                 await asyncio.sleep(0.005)
                 worst = max(worst, time.perf_counter() - tick - 0.005)
                 screen = app.screen
                 follower = getattr(screen, "_follower", None)
-                if follower and follower.state.last_seq == 1_000_000 and getattr(screen, "_view", None):
-                    return time.perf_counter() - began, worst
+                if not follower or not getattr(screen, "_view", None):
+                    continue
+                first = first or time.perf_counter() - began  # state, gauges, gates and alerts stand
+                if follower.state.last_seq == 1_000_000:
+                    return first, time.perf_counter() - began, worst
 
     results = [asyncio.run(session()) for _ in range(3)]
-    times = [result[0] for result in results]
-    worst = max(result[1] for result in results)
-    found = f"{statistics.median(times):.2f} s (max {max(times):.2f}, n 3); input waits at most {1000 * worst:.0f} ms"
+    firsts, times, waits = zip(*results, strict=True)
+    found = (
+        f"{statistics.median(firsts):.2f} s (max {max(firsts):.2f}, n 3), with each step's values in the charts "
+        f"{statistics.median(times):.2f} s (max {max(times):.2f}); input waits at most {1000 * max(waits):.0f} ms"
+    )
     return [f"| opening a log of a million events | {found} | < 3 s, never blocked |"]
 
 

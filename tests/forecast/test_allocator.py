@@ -51,6 +51,14 @@ def test_the_best_fit_is_taken():
     assert allocator.allocate(29 * MIB).size == 30 * MIB or allocator.reserved == 70 * MIB
 
 
+def test_of_equally_large_blocks_the_newest_segments_is_taken():
+    allocator = CachingAllocator()
+    blocks = [allocator.allocate(30 * MIB) for _ in range(3)]
+    for block in blocks:
+        allocator.free(block)
+    assert allocator.allocate(30 * MIB).address == blocks[-1].address == min(block.address for block in blocks)
+
+
 def test_a_full_device_gives_whole_segments_back_before_it_gives_up():
     allocator = CachingAllocator(limit=100 * MIB)
     block = allocator.allocate(60 * MIB)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from engine.backends.interface import Completion
-from engine.forecast.cost import Cost, Formula, known_of, padded_step
+from engine.forecast.cost import Cost, Formula, characters_a_token, known_of, padded_step
 from engine.forecast.duration import duration
 from engine.forecast.hardware import Hardware
 from engine.forecast.model import find_model
@@ -80,7 +80,8 @@ def as_if_run(method, slower):
         for one in work.generated
     ]  # fmt: skip
     row = padded_step(work, settings, cost.known)
-    step = Formula(model, settings, MACHINE).step(row["tokens"], row["length"], row["generated"])
+    formula = Formula(model, settings, MACHINE)
+    step = formula.step(row["tokens"], row["length"]) + formula.sampling(row)
     record = {
         "v": 1, "machine": machine_key(), "device": MACHINE.name, "backend": "pytorch", "method": method,
         "signature": method, "model": model.config, "name": "lab", "settings": settings.to_json(),
@@ -145,3 +146,10 @@ def test_a_torn_line_and_another_machines_lines_teach_nothing(home):
         file.write('{"v": 1, "mach')
     assert [one["method"] for one in measured_here(MACHINE.name, "pytorch")] == ["sft"]
     assert measured_here("another card", "pytorch") == []
+
+
+def test_the_end_of_a_short_answer_is_no_character_of_it():
+    short = {"limit": 48, "n": 100, "tokens": 300, "characters": 800.0}
+    cut = {"limit": 16, "n": 10, "tokens": 160, "characters": 640.0}
+    assert characters_a_token([short]) == 4.0 == characters_a_token([cut])
+    assert characters_a_token([]) == 0.0

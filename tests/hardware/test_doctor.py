@@ -11,6 +11,7 @@ import pytest
 from engine.hardware.doctor import GIB, examine, runs_on
 from engine.hardware.machine import Apple, Disk, Driver, Gpu, Holder, Package, Power, Ram
 from recipes.resources import resolve_model
+from tests.hardware.decoys import light
 from tests.hardware.test_probe import cli, machine_of
 from tests.models.hub import Hub
 
@@ -160,19 +161,20 @@ def test_which_builds_have_code_for_a_gpu(capability, targets, runs):
 # ---- the command -------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_on_this_machine(home):
+def test_the_command_on_this_machine(home, tmp_path):
     """Whatever this machine is: the exit code and the findings agree, and nothing is created."""
     done = cli("doctor", "--json")
     found = json.loads(done.stdout)
     assert found["ok"] == (done.returncode == 0) == (not any(item["level"] == "mend" for item in found["findings"]))
     assert done.returncode in (0, 1), done.stderr
-    done = cli("doctor", "--model", "lab", PYTHONIOENCODING="ascii")
+    done = cli("doctor", "--model", "lab", PYTHONIOENCODING="ascii", **light(tmp_path / "decoys"))
     assert "`lab` is on this machine" in done.stdout and not home.exists()
 
 
 def test_a_gated_model_without_token_offline(tmp_path):
     words = ("doctor", "--json", "--model", "meta-llama/Llama-3.1-8B")
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_TOKEN": "", "HUGGING_FACE_HUB_TOKEN": ""}
+    environment |= light(tmp_path / "decoys")
     done = cli(*words, **environment)
     finding = json.loads(done.stdout)["findings"][-1]
     assert done.returncode == 1 and finding["code"] == "gated-model" and "hf auth login" in finding["mend"]
@@ -195,6 +197,7 @@ def test_a_gated_model_asked_of_the_hub(hub, tmp_path, token, level, said):
     done = cli(
         "doctor", "--json", "--model", "owner/tiny",
         HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0", HF_HOME=str(tmp_path), HF_TOKEN=token,
+        **light(tmp_path / "decoys"),
     )  # fmt: skip
     finding = json.loads(done.stdout)["findings"][-1]
     assert finding["level"] == level and said in finding["says"], done.stderr
@@ -205,6 +208,7 @@ def test_a_hub_that_does_not_answer(tmp_path):
     done = cli(
         "doctor", "--json", "--model", "google/gemma-3-1b-it",
         HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0", HF_HOME=str(tmp_path), HF_TOKEN="",
+        **light(tmp_path / "decoys"),
     )  # fmt: skip
     finding = json.loads(done.stdout)["findings"][-1]
     assert finding["code"] == "gated-model" and done.returncode == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.hardware.decoys import light
 from tests.hardware.test_probe import cli
 
 GIB = 2**30
@@ -27,7 +28,8 @@ def driver(tmp_path):
     return {"LD_LIBRARY_PATH": f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}"}
 
 
-def test_the_probe_sees_the_card(driver):
+def test_the_probe_sees_the_card(driver, tmp_path):
+    driver |= light(tmp_path / "decoys")
     done = cli("probe", "--json", **driver)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -42,10 +44,11 @@ def test_the_probe_sees_the_card(driver):
     assert "0: NVIDIA GeForce RTX 3090 20.0 of 24.0 GiB free, compute capability 8.6, 119 W, 64 °C" in said
 
 
-def test_the_doctor_sees_what_does_not_match(driver):
-    """Here torch is built for the CPU; on a machine with a CUDA build the driver of this card is too old or unreal."""
+def test_the_doctor_sees_what_does_not_match(driver, tmp_path):
+    """A torch that is built for the CPU beside a card of NVIDIA's."""
+    driver |= light(tmp_path / "decoys")
     done = cli("doctor", "--json", **driver)
     codes = [item["code"] for item in json.loads(done.stdout)["findings"] if item["level"] == "mend"]
-    assert done.returncode == 1 and set(codes) & {"cpu-torch", "old-driver", "no-cuda"}, done.stdout
+    assert done.returncode == 1 and "cpu-torch" in codes, done.stdout
     held = [item for item in json.loads(done.stdout)["findings"] if item["code"] == "vram-held"]
     assert "3.0 GiB" in held[0]["says"]

@@ -18,6 +18,7 @@ from engine.hardware.host import cpu_name, distribution, models_cache, nvidia_on
 from engine.hardware.machine import Cpu, Disk, Machine, Power, Ram
 from engine.hardware.nvidia import probe_nvidia, visible_devices
 from engine.hardware.software import Survey
+from tests.hardware.decoys import light
 from tests.hardware.recorded import APPLE, NVML, RecordedNvml, recorded_commands, sys_tree
 
 GIB = 2**30
@@ -305,12 +306,13 @@ def cli(*words, **environment):
     return subprocess.run(command, capture_output=True, text=True, timeout=200, env={**os.environ, **environment})
 
 
-def test_the_command(home):
-    done = cli("probe", "--json")
+def test_the_command(home, tmp_path):
+    decoys = light(tmp_path / "decoys")
+    done = cli("probe", "--json", **decoys)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["ram"]["available"] <= found["ram"]["total"] and found["software"]["torch"]["version"]
     assert found["disks"]["runs"]["path"] == str(home) and not home.exists()
     assert found["training_memory"]["available"] > 0
-    done = cli("probe", PYTHONIOENCODING="ascii")
+    done = cli("probe", PYTHONIOENCODING="ascii", **decoys)
     assert done.returncode == 0 and "GiB available" in done.stdout and "to train" in done.stdout

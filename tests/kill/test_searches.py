@@ -22,7 +22,7 @@ threads: 1
 stages:
   - method: abliteration
     confirm_responsible_use: true
-    steps: 14
+    steps: 8
     judge: lab/refusal.yaml
     search_prompts: 12
     kl_tokens: 8
@@ -43,7 +43,7 @@ stages:
         judge: lab/caution.yaml
         sources: [completions]
         condition: true
-    layers: [0.5, 1.0]
+    layers: [1.0]
     sources: [told]
     forms: [mean]
     windows: [1, 4]
@@ -54,8 +54,7 @@ stages:
     evaluation: {max_new_tokens: 24, prompts: 8, suite_n: 4, samples: 1}
 on_gate_fail: warn
 """
-ON_MLX = "backend: mlx\n" + RECIPE.replace("steps: 14", "steps: 8").replace("[0.5, 1.0]", "[1.0]")
-"""Shorter than on PyTorch: what a kill may break there is the bench, not the search."""
+ON_MLX = "backend: mlx\n" + RECIPE
 METHODS = ["abliteration", "steering"]
 PATIENCE = 800.0
 """Seconds for a run on a machine that is busy with other tests."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 
 import pytest
 
@@ -136,6 +137,69 @@ def test_one_reader_at_once_or_in_pieces_agree():
         10,
     ]
     assert not stage.gates and stage.metrics["loss"].keys() == {"before"}
+
+
+def everything(state):
+    """What a state knows but its series."""
+    stages = [{name: value for name, value in vars(stage).items() if name != "series"} for stage in state.stages]
+    return {name: value for name, value in vars(state).items() if name not in ("stages", "_apply")} | {"of": stages}
+
+
+def random_log(seed):
+    """Stretches of steps and heartbeats, of changing gauges and words for numbers, between events of other kinds."""
+    draw = random.Random(seed)
+    events = [CREATED, RunEvent(state="running")]
+    for stage in (0, 1):
+        events.append(StageEvent(state="started", method="sft", steps_total=10, stage=stage))
+        for _ in range(draw.randint(1, 6)):
+            for step in range(1, draw.randint(2, 40)):
+                names = draw.sample(["loss", "kl", "reward"], draw.choice([3, 3, 3, 3, 2]))
+                values = {name: draw.choice([0.5, 1, draw.random(), draw.random(), math.nan]) for name in names}
+                events.append(StepEvent(stage=stage, step=step, total=50, values=values))
+                if draw.random() < 0.2:
+                    events.append(HeartbeatEvent(attempt=draw.randint(0, 2), stage=stage))
+            kinds = [
+                GateEvent(name="kl", value=0.1, min=None, max=1.0, passed=True, n=3, step=9, stage=stage),
+                CheckpointEvent(action="restored", step=draw.randint(0, 9), path="x", stage=stage),
+                MetricEvent(name="kl", value=0.2, n=3, step=draw.randint(0, 9), when="during", stage=stage),
+            ]
+            events.append(draw.choice(kinds))
+    return events
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_log_that_is_skimmed_says_the_same_but_for_its_series(tmp_path, seed):
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    for event in random_log(seed):
+        log.append(event)
+    log.close()
+    for limit in (700, 1 << 19):
+        read, skimmed = RunState(), RunState()
+        whole, tail, count = Tail(path), Tail(path), 0
+        while events := whole.read(limit):
+            read.apply_all(events)
+        while events := tail.skim(limit):
+            skimmed.apply_all(events)
+            count += len(events)
+        mine, theirs = everything(skimmed), everything(read)
+        mine.pop("attempt"), theirs.pop("attempt")  # no list shows it
+        assert mine == theirs and tail.offset == whole.offset and count < log.last_seq
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_steps_taken_together_or_one_by_one_make_the_same_series(seed):
+    events = random_log(seed)
+    together, single = RunState().apply_all(events), RunState()
+    for event in events:
+        single.apply(decode(encode(event)))
+
+    def series(state):
+        return [
+            {n: (one.steps.tolist(), str(one.values.tolist())) for n, one in s.series.items()} for s in state.stages
+        ]
+
+    assert series(together) == series(single)
 
 
 def test_lines_of_a_newer_version_are_passed_over(tmp_path):

@@ -13,7 +13,8 @@ import pytest
 from engine.runs.directory import list_runs
 from engine.runs.events import AlertEvent, CheckpointEvent, StepEvent
 from engine.runs.log import read_events
-from engine.stages.memory import ran_out, smaller
+from engine.stages.memory import fall_back, ran_out, smaller
+from recipes.load import load_recipe
 
 RECIPE = """\
 name: tight
@@ -80,37 +81,59 @@ def told(events):
     return [event.text for event in events if isinstance(event, AlertEvent) and event.code == "out-of-memory"]
 
 
-def test_the_recovered_run_learns_what_the_smaller_micro_batch_would_have(tmp_path):
-    done, recovered, where = run(tmp_path, batch_size=8, accumulation=1, most_rows=2)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The losses of the run that was started with the smaller micro-batch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNE_TUI_HOME", "")
+        _, events, _ = run(tmp_path_factory.mktemp("undisturbed"), batch_size=4, accumulation=2)
+    assert told(events) == [] and len(losses(events)) == 4
+    return losses(events)
+
+
+def test_the_recovered_run_learns_what_the_smaller_micro_batch_would_have(tmp_path, undisturbed):
+    done, recovered, where = run(tmp_path, batch_size=8, accumulation=1, most_rows=4)
     assert done.returncode in (0, 3), done.stderr
-    assert ["micro-batch of 8" in text for text in told(recovered)] == [True, False]
-    assert "2, and 4 of them accumulated" in told(recovered)[1] and "effective batch stays 8" in told(recovered)[1]
+    (text,) = told(recovered)
+    assert "micro-batch of 8" in text and "4, and 2 of them accumulated" in text and "effective batch stays 8" in text
     kept = json.loads((where.stage_folder(0, "sft") / "micro-batch.json").read_text())
-    assert kept == {"batch_size": 2, "accumulation": 4}
-    _, undisturbed, _ = run(tmp_path, batch_size=2, accumulation=4)
-    assert told(undisturbed) == []
-    assert losses(recovered) == losses(undisturbed) and len(losses(recovered)) == 4
+    assert kept == {"batch_size": 4, "accumulation": 2}
+    assert losses(recovered) == undisturbed
     # The next run of the same stage here does not run into it again, and says why.
-    _, again, _ = run(tmp_path, batch_size=8, accumulation=1, most_rows=2)
-    assert told(again) == [] and losses(again) == losses(undisturbed)
+    _, again, _ = run(tmp_path, batch_size=8, accumulation=1, most_rows=4)
+    assert told(again) == [] and losses(again) == undisturbed
     said = [event.text for event in again if isinstance(event, AlertEvent) and event.code == "smaller-micro-batch"]
-    assert len(said) == 1 and "micro-batch of 8: beginning with 2, and 4" in said[0]
+    assert len(said) == 1 and "micro-batch of 8: beginning with 4, and 2" in said[0]
 
 
-def test_memory_that_runs_out_later_costs_the_steps_since_the_checkpoint(tmp_path):
+def test_memory_that_runs_out_later_costs_the_steps_since_the_checkpoint(tmp_path, undisturbed):
     done, recovered, _ = run(tmp_path, batch_size=8, accumulation=1, most_rows=4, from_step=3)
     assert done.returncode in (0, 3), done.stderr
     restored = [event.step for event in recovered if isinstance(event, CheckpointEvent) and event.action == "restored"]
     assert restored[0] == 2 and len(told(recovered)) == 1
-    _, undisturbed, _ = run(tmp_path, batch_size=8, accumulation=1)
     # The same rows in other pieces: equal but for the rounding of sums.
-    assert losses(recovered) == pytest.approx(losses(undisturbed), rel=1e-3)
+    assert losses(recovered) == pytest.approx(undisturbed, rel=1e-3)
 
 
-def test_a_micro_batch_of_one_has_nowhere_to_go(tmp_path):
-    done, events, _ = run(tmp_path, batch_size=1, accumulation=2, most_rows=0)
-    assert done.returncode == 1
-    assert "micro-batch of 1" in told(events)[-1]
+def test_a_micro_batch_is_halved_as_long_as_it_can_be(tmp_path, home):
+    """What an error leaves for the stage's next start, and what it says where nothing smaller is left."""
+    recipe = load_recipe(str(resolved(tmp_path, batch_size=4))).recipe
+    said = []
+    context = SimpleNamespace(
+        stage=recipe.stages[0], folder=tmp_path / "stage", recipe=recipe, index=0,
+        alert=lambda level, code, text, **detail: said.append((level, code, text)),
+    )  # fmt: skip
+    for left in ({"batch_size": 2, "accumulation": 2}, {"batch_size": 1, "accumulation": 4}):
+        assert fall_back(context) and json.loads((tmp_path / "stage" / "micro-batch.json").read_text()) == left
+        context.stage = context.stage.model_copy(update=left)
+    assert not fall_back(context)
+    assert [level for level, *_ in said] == ["warning", "warning", "error"] and "micro-batch of 1" in said[-1][2]
+
+
+def resolved(folder, batch_size):
+    path = folder / "tight.yaml"
+    path.write_text(RECIPE.format(batch_size=batch_size, accumulation=1))
+    return path
 
 
 @pytest.mark.parametrize("batch,accumulation,expected", [(8, 1, (4, 2)), (6, 2, (3, 4)), (3, 1, (1, 3)), (1, 4, None)])

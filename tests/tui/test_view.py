@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
@@ -72,6 +73,18 @@ def test_what_is_not_a_number_is_a_gap_and_does_not_move_the_average():
     holed = moving_average([1.0, NAN, 2.0, math.inf, 3.0], 0.8)
     assert [value for value in holed if math.isfinite(value)] == pytest.approx(whole)
     assert math.isnan(holed[1]) and math.isnan(holed[3])
+
+
+def test_a_long_average_is_that_of_its_definition():
+    draw = random.Random(0)
+    for holes in (0.0, 0.1):
+        values = [NAN if draw.random() < holes else draw.gauss(0, 1) for _ in range(800)]
+        average, n, wanted = 0.0, 0, []
+        for value in values:
+            if math.isfinite(value):
+                average, n = 0.6 * average + (1 - 0.6) * value, n + 1
+            wanted.append(average / (1 - 0.6**n) if math.isfinite(value) else NAN)
+        assert moving_average(values, 0.6) == pytest.approx(wanted, rel=1e-12, nan_ok=True)
 
 
 def test_a_weight_outside_of_its_range_is_refused():
@@ -329,3 +342,13 @@ def test_a_field_that_one_run_lacks_is_a_difference():
     more = Compared("b", "done", other.state, {**other.recipe, "seed": 1})
     assert [(row.field, row.values) for row in differences([one, more])] == [("seed", ["–", "1"])]
     assert short_labels(["a", "b"]) == ["a", "b"] and short_labels(["a-1", "a-1-x"]) == ["1", "1-x"]
+
+
+def test_a_gate_that_nothing_measured_waits_no_longer_once_the_stage_is_over():
+    gates = {"retention": [0.9, None]}
+    running = state_of(gates=gates)
+    over = state_of(
+        StageEvent(state="done", method="dpo", stage=0, time=4.0, steps_total=100, passed=True), gates=gates
+    )
+    words = [view_of(state, "running", Eta(), 5.0).waiting_gates[0][2] for state in (running, over)]
+    assert words == ["not decided yet", "not measured"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import ClassVar
 
@@ -68,6 +69,8 @@ WORDS
 
 ONE_LINE = ("headline", "facts")
 """Of one line whatever they say: what changes with every view moves nothing else."""
+CHARTS_EVERY = 1.0
+"""Seconds between two drawings of the charts while steps come in: a few more of them move hardly a dot."""
 
 
 class Monitor(Screen[None]):
@@ -100,6 +103,8 @@ class Monitor(Screen[None]):
         self._said_style = False
         self._back = 0
         """Which of the earlier answers stands beside the newest."""
+        self._charts: list[Chart] = []
+        self._charts_drawn = float("-inf")
 
     def compose(self) -> ComposeResult:
         plain = self.app.ascii_only  # type: ignore[attr-defined]
@@ -128,7 +133,8 @@ class Monitor(Screen[None]):
     def on_mount(self) -> None:
         self.query_one("#attention").display = False
         self.query_one(TabbedContent).hide_tab("picture")
-        self._follower.start()
+        self._charts = list(self.query(Chart))
+        self.call_after_refresh(self._follower.start)  # a long log is read once the screen stands
 
     def on_unmount(self) -> None:
         self._follower.stop()
@@ -163,7 +169,8 @@ class Monitor(Screen[None]):
         self.query_one(Rail).show(view)
         for gauge in view.gauges:
             self.query_one(f"#gauge-{gauge.key}", Gauge).show(gauge)
-        self._show_charts(view)
+        if self._charts_due(view, before):
+            self._show_charts(view)
         self._put_facts(view)
         self._fill(view, before)
         if update.lines:
@@ -180,8 +187,17 @@ class Monitor(Screen[None]):
         style = [f"charts: {self._style.words()} "] if self._said_style else []
         self._put("facts", Content("  ".join([*style, *view.facts])))
 
+    def _charts_due(self, view: RunView, before: RunView | None) -> bool:
+        """Not with every view while the run works: its clock brings another within a second."""
+        if before is None or (view.status, view.shown, len(view.charts)) != (
+            before.status, before.shown, len(before.charts),
+        ):  # fmt: skip
+            return True
+        return view.status != "running" or time.monotonic() - self._charts_drawn >= CHARTS_EVERY
+
     def _show_charts(self, view: RunView) -> None:
-        for place, chart in enumerate(self.query(Chart)):
+        self._charts_drawn = time.monotonic()
+        for place, chart in enumerate(self._charts):
             chart.set_class(place >= len(view.charts), "-unused")
             if place < len(view.charts):
                 chart.show(view.charts[place], self._style)
@@ -201,7 +217,9 @@ class Monitor(Screen[None]):
             self.query_one(TabbedContent).get_tab("alerts").label = Content(f"Alerts ({count})" if count else "Alerts")
             self._put("attention", attention(view.conditions, plain))
             self.query_one("#attention").display = bool(view.conditions)
-        if before is None or before.planned != view.planned:
+        # Its clock runs: only where somebody looks.
+        tabs = self.query_one("#tabs", TabbedContent)
+        if before is None or tabs.active == "forecast" and before.planned != view.planned:
             self._put("forecast-text", forecast_pane(view.planned, width, plain))
         if before is None or before.pictures != view.pictures:
             self._show_picture(view)
@@ -218,8 +236,11 @@ class Monitor(Screen[None]):
 
     def _put(self, name: str, content: Content) -> None:
         static = self.query_one(f"#{name}", Static)
-        if not isinstance(static.content, Content) or not static.content.is_same(content):
-            static.update(content, layout=name not in ONE_LINE)
+        before = static.content
+        if not isinstance(before, Content) or not before.is_same(content):
+            # Lines of the forecast are cut to the width.
+            as_high = name == "forecast-text" and str(before).count("\n") == content.plain.count("\n")
+            static.update(content, layout=name not in ONE_LINE and not (as_high and before))
 
     # ---- what can be done ----------------------------------------------------------------------------------------
 
@@ -229,7 +250,7 @@ class Monitor(Screen[None]):
             if view is None:
                 return False
             works = view.status in ("running", "queued")
-            can_resume, _ = resumable(self._follower.state, view.status)
+            can_resume, _ = resumable(self._follower.shown, view.status)
             allowed = {"resume": can_resume, "pause": works, "stop": works}
             return allowed[str(parameters[0])]
         if action == "earlier":
@@ -251,6 +272,11 @@ class Monitor(Screen[None]):
 
     def on_tabbed_content_tab_activated(self) -> None:
         self.refresh_bindings()
+        if self._view is not None and self.query_one("#tabs", TabbedContent).active == "forecast":
+            self._put(
+                "forecast-text",
+                forecast_pane(self._view.planned, self.size.width - 4, self.app.ascii_only),  # type: ignore[attr-defined]
+            )
 
     def action_stage(self, by: int) -> None:
         """Look at another stage; past the last one: whichever runs."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tui.view.canvas import Canvas, Row, Scale, framed, margin_of, x_labels, y_labels
@@ -53,7 +54,7 @@ def plot(
         if 0 <= share <= 1:
             canvas.dotted(_row(share, canvas), "target")
     bad: set[int] = set()
-    columns: dict[int, list[int]] = {}  # raw values and their average share their steps
+    columns: dict[int, Columns] = {}  # raw values and their average share their steps
     for number, line in enumerate(lines):
         if not line.steps:
             continue
@@ -81,7 +82,8 @@ def _why_empty(lines: Sequence[Line], log: bool) -> str:
 
 def _scale(values: Sequence[float], targets: Sequence[float], log: bool) -> Scale | None:
     """Room for the values, and for a target unless it would flatten the line."""
-    shown = values if all(map(math.isfinite, values)) else [value for value in values if math.isfinite(value)]
+    # A finite sum has finite parts; one that is not is looked into.
+    shown = values if math.isfinite(sum(values)) else [value for value in values if math.isfinite(value)]
     shown = [value for value in shown if value > 0] if log else shown
     if not shown:
         return None
@@ -105,43 +107,54 @@ def _row(share: float, canvas: Canvas) -> int:
     return round((1 - share) * (canvas.dot_rows - 1))
 
 
-def _columns(steps: Sequence[int], canvas: Canvas, first: int, last: int) -> list[int]:
-    """The dot column of each step; -1 for those that are not shown."""
+Columns = list[tuple[int, int, int]]
+"""(dot column, begin, end) of the values that share it, from left to right."""
+
+
+def _columns(steps: Sequence[int], canvas: Canvas, first: int, last: int) -> Columns:
+    """Where the values of each dot column stand among the (rising) ``steps``; columns without any are left out."""
     factor = (canvas.dot_columns - 1) / (last - first)
-    return [int((step - first) * factor) if first <= step <= last else -1 for step in steps]
+    begin, end = bisect_left(steps, first), bisect_right(steps, last)
+    found = []
+    while begin < end:
+        column = int((steps[begin] - first) * factor)
+        stop = bisect_left(steps, first + (column + 1) / factor, begin + 1, end) if factor else end
+        while stop < end and int((steps[stop] - first) * factor) == column:  # as the division rounds
+            stop += 1
+        while stop > begin + 1 and int((steps[stop - 1] - first) * factor) != column:
+            stop -= 1
+        found.append((column, begin, stop))
+        begin = stop
+    return found
 
 
-def _draw(canvas: Canvas, line: Line, columns: list[int], scale: Scale, bad: set[int]) -> None:
+def _draw(canvas: Canvas, line: Line, columns: Columns, scale: Scale, bad: set[int]) -> None:
     """A dot for each value, or for each column the mean of its values, joined to the next. A gap joins nothing."""
-    gaps: set[int] = set()
-    pairs: Iterable[tuple[int, float]] = zip(columns, line.values, strict=True)
-    if scale.log or min(columns) < 0 or not all(map(math.isfinite, line.values)):
-        known = [(column, value) for column, value in pairs if column >= 0]
-        bad.update(column for column, value in known if not math.isfinite(value))
-        pairs = [(column, value) for column, value in known if math.isfinite(value) and (value > 0 or not scale.log)]
-        gaps = {column for column, _ in known} - {column for column, _ in pairs}
-    if not line.joined:
-        if scale.log:
-            places = {(column, _row(scale.share(value), canvas)) for column, value in pairs}
-        else:  # a thousand of them: without calls
-            slope, high = (canvas.dot_rows - 1) / (scale.high - scale.low), scale.high
-            places = {(column, int((high - value) * slope + 0.5)) for column, value in pairs}
-        for column, row in places:
-            canvas.dot(column, row, line.role)
-        return
-    sums, counts = [0.0] * canvas.dot_columns, [0] * canvas.dot_columns
-    for column, value in pairs:
-        sums[column] += value
-        counts[column] += 1
+    values, role = line.values, line.role
+    whole = not scale.log and math.isfinite(sum(values))  # all can be shown
+    slope, high = (canvas.dot_rows - 1) / (scale.high - scale.low), scale.high
     before: tuple[int, int] | None = None
-    for column, count in enumerate(counts):
-        if not count:
-            before = None if column in gaps else before
+    for column, begin, end in columns:
+        shown = values[begin:end]
+        if not whole:
+            finite = [value for value in shown if math.isfinite(value)]
+            if len(finite) < len(shown):
+                bad.add(column)
+            shown = [value for value in finite if value > 0] if scale.log else finite
+            if not shown:
+                before = None
+                continue
+        if not line.joined:
+            if scale.log:
+                rows = {_row(scale.share(value), canvas) for value in shown}
+            else:  # a thousand of them: without calls
+                rows = {int((high - value) * slope + 0.5) for value in shown}
+            canvas.dots(column, rows, role)
             continue
-        here = (column, _row(scale.share(sums[column] / count), canvas))
-        canvas.dot(*here, line.role)
+        here = (column, _row(scale.share(sum(shown) / len(shown)), canvas))
+        canvas.dot(*here, role)
         if before is not None:
-            canvas.join(before, here, line.role)
+            canvas.join(before, here, role)
         before = here
 
 

@@ -44,8 +44,8 @@ class RunView:
     charts: list[Chart]
     facts: list[str]
     gates: list[tuple[int, GateEvent]]
-    waiting_gates: list[tuple[str, str]]
-    """Gates of the shown stage that have not been decided: (name, limit in words)."""
+    waiting_gates: list[tuple[str, str, str]]
+    """Gates of the shown stage that have not been decided: (name, limit in words, whether they may be yet)."""
     samples: list[SampleEvent]
     alerts: list[AlertEvent]
     conditions: list[Condition]
@@ -225,9 +225,10 @@ def _number(value: float, form: str) -> str:
     return form.format(value) if math.isfinite(value) else re.sub("{.*}", str(value), form)
 
 
-def _waiting_gates(state: RunState, stage: StageState | None) -> list[tuple[str, str]]:
+def _waiting_gates(state: RunState, stage: StageState | None) -> list[tuple[str, str, str]]:
     if stage is None:
         return []
     described = state.detail.get("stages", [])
     gates = described[stage.index].get("gates", {}) if stage.index < len(described) else {}
-    return [(name, str(Limits(*limits))) for name, limits in gates.items() if name not in stage.gates]
+    words = "not measured" if stage.status == "done" else "not decided yet"
+    return [(name, str(Limits(*limits)), words) for name, limits in gates.items() if name not in stage.gates]

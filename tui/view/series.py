@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal
 
 Trend = Literal["rising", "falling", "steady", ""]
+NO_BIAS = 2.0**-54
+"""What of one is lost in a float: 1 - this is 1."""
 WINDOW = 20
 """Values on each side of the comparison that a trend is read from."""
 
@@ -52,6 +55,20 @@ def moving_average(values: Sequence[float], weight: float) -> list[float]:
         average = weight * average + rest * value
         bias *= weight
         found.append(average / (1 - bias))
+        if bias < NO_BIAS:
+            break
+    if len(found) < len(values):  # most of a long row: nothing is left to debias
+        left = values[len(found) :]
+        if math.isfinite(sum(left)):
+            found += accumulate(left, lambda before, value: weight * before + rest * value, initial=average)
+            del found[-len(left) - 1]  # what it began with
+            return found
+        for value in left:
+            if finite(value):
+                average = weight * average + rest * value
+                found.append(average)
+            else:
+                found.append(math.nan)
     return found
 
 

@@ -41,10 +41,10 @@ def gates_pane(view: RunView, width: int, plain: bool) -> Content:
         )
     gap = " " * 10 if width >= SIDE_BY_SIDE else ""  # where the others have their value
     undecided = [
-        f"{name:<20} {gap}{ascii_words(limit) if plain else limit:<18} not decided yet"
-        for name, limit in view.waiting_gates
+        f"{name:<20} {gap}{ascii_words(limit) if plain else limit:<18} {words}"
+        for name, limit, words in view.waiting_gates
     ]
-    waiting = [Content.styled(f"{wait} {' ' * (methods + 1) if gap else ''}{words}", "dim") for words in undecided]
+    waiting = [Content.styled(f"{wait} {' ' * (methods + 1) if gap else ''}{line}", "dim") for line in undecided]
     lines = [line.truncate(width, ellipsis=True) for line in [*waiting, *lines]]
     return Content("\n").join(lines) if lines else Content.styled("no gates", "dim")
 

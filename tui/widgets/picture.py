@@ -39,6 +39,8 @@ class Picture(Widget):
         super().__init__(**options)  # type: ignore[arg-type]
         self.ascii_only = ascii_only
         self._strips: list[Strip] = []
+        self._role_styles: dict[str, Style] = {}
+        """As the theme has them; asking Textual costs as much as drawing."""
         self._drawn: Size | None = None
 
     def draw(self, width: int, height: int) -> list[Row]:
@@ -50,17 +52,21 @@ class Picture(Widget):
 
     def notify_style_update(self) -> None:
         self._drawn = None
+        self._role_styles = {}
         super().notify_style_update()
 
     def render_line(self, y: int) -> Strip:
-        if self._drawn != self.size:
-            self._drawn = self.size
-            self._strips = self._made(self.draw(self.size.width, self.size.height))
-        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width, self.rich_style)
+        size = self.size
+        if self._drawn != size:
+            self._drawn = size
+            self._strips = self._made(self.draw(size.width, size.height), size.width)
+        return self._strips[y] if y < len(self._strips) else Strip.blank(size.width, self.rich_style)
 
-    def _made(self, rows: list[Row]) -> list[Strip]:
-        plain = self.rich_style
-        styles: dict[str, Style] = {"": plain}
+    def _made(self, rows: list[Row], width: int) -> list[Strip]:
+        styles = self._role_styles
+        if not styles:
+            styles[""] = self.rich_style
+        plain = styles[""]
         strips = []
         for row in rows:
             segments = []
@@ -68,5 +74,5 @@ class Picture(Widget):
                 if role not in styles:
                     styles[role] = self.get_component_rich_style(f"picture--{role}")
                 segments.append(Segment(text, styles[role]))
-            strips.append(Strip(segments).adjust_cell_length(self.size.width, plain))
+            strips.append(Strip(segments).adjust_cell_length(width, plain))
         return strips
