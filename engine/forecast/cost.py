@@ -31,8 +31,7 @@ CPU_LOGIT, GPU_LOGIT = 2e-9, 2e-11
 LOGIT_PASSES = {"score": 3, "divergence": 4, "tempered_logprobs": 29 * 4}
 """Elementwise passes over the logits of a forward; for each of 29 temperatures a division and a log-sum-exp."""
 BEYOND = {"sft": 1.0, "anti_hallucination": 1.0, "dpo": 1.0, "orpo": 1.0, "cpo": 1.0, "grpo": 1.5, "rlvr": 1.5}
-"""A step's passes over what they count, against SFT's and DPO's. CPO's divergence over the vocabulary is hidden by what it
-spares elsewhere: 0.99 of DPO's factor. GRPO takes entropies, compares groups and verifies: 1.5 of the others' median. CPU
+"""A step's passes over what they count, against SFT's and DPO's. CPO's step took 0.99 of DPO's factor. GRPO takes entropies, compares groups and verifies: 1.5 of the others' median. CPU
 time of the steps on the lab, 100 a method, n 1 run each (``python -m tests.bench bench_time_forecast``)."""
 FAMILIES = (("sft", "anti_hallucination"), ("dpo", "orpo", "cpo"), ("grpo", "rlvr"))
 """Methods whose steps are most alike."""

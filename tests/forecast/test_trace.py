@@ -269,6 +269,17 @@ def test_the_trace_meets_measured_rows(home):
         assert found["low_mib"] <= measured["process_mib"] <= found["high_mib"] <= 1.2 * found["low_mib"]
 
 
+def test_a_model_that_caps_its_attentions_scores_is_traced_as_it_is_loaded():
+    """Gemma 2 loads with eager attention, whatever was asked for."""
+    config = {
+        "model_type": "gemma2", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 16,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512, "max_position_embeddings": 512,
+        "query_pre_attn_scalar": 16,
+    }  # fmt: skip
+    wanted = read_settings({"loop": "stage", "length": 64, "batch_size": 2})
+    assert trace(**Trace(from_config(config, "gemma2"), wanted, 80).description)["allocated_mib"] > 0
+
+
 def test_a_trace_is_kept_by_its_content_and_can_be_cancelled(home):
     model, settings = find_model("lab-nano"), read_settings({"loop": "stage", "length": 64})
     first = Trace(model, settings, 80)
