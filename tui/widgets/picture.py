@@ -74,5 +74,9 @@ class Picture(Widget):
                 if role not in styles:
                     styles[role] = self.get_component_rich_style(f"picture--{role}")
                 segments.append(Segment(text, styles[role]))
-            strips.append(Strip(segments).adjust_cell_length(width, plain))
+            # What is drawn has one cell a character; only words may have wider ones, and are measured.
+            drawn = sum(len(text) for text, role in row if role != "title")
+            strips.append(
+                Strip(segments, width) if drawn == width else Strip(segments).adjust_cell_length(width, plain)
+            )
         return strips
