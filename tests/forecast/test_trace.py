@@ -218,11 +218,10 @@ def test_orpo_traced_needs_no_more_than_dpo_where_the_vocabulary_is_large(tmp_pa
 LAYERED = [
     ("llama", {"method": "sft", "quantization": "4bit", "double_quant": True}),
     ("mistral", {"method": "dpo", "training": "full", "gradient_checkpointing": True}),
-    ("qwen2", {"method": "sft"}),
+    ("qwen2", {"method": "sft", "quantization": "4bit", "double_quant": True}),
 ]
 """Every architecture of ``ALIKE``, and what differs in what a layer requests and in what the optimizer does."""
 LAYERED_SOAKED = [
-    ("qwen2", {"method": "sft", "quantization": "4bit", "double_quant": True}),
     ("llama", {"method": "cpo", "gradient_checkpointing": True, "quantization": "8bit"}),
     ("llama", {"method": "orpo", "training": "full", "optimizer": "sgd-momentum"}),
     ("mistral", {"loop": "plain", "attention": "eager", "dtype": "fp16", "gradient_checkpointing": True}),
