@@ -26,7 +26,7 @@ def text_of(app):
     return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips()) + "\n"
 
 
-async def settled(pilot, shows, seconds=30.0):
+async def settled(pilot, shows, seconds=90.0):
     """Wait until the screen shows a text."""
     for _ in range(int(seconds / 0.05)):
         await pilot.pause(0.05)
@@ -48,7 +48,7 @@ def busy(app):
     )
 
 
-async def at_rest(pilot, seconds=30.0):
+async def at_rest(pilot, seconds=180.0):
     """The screen's text once nothing is under way any more: a slow machine lays out in several strokes. Of a run that is
     being watched live, whose figures never rest, what it shows when nothing else was under way for a second."""
     before, quiet_since, end = None, None, time.monotonic() + seconds

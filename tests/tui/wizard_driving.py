@@ -39,7 +39,7 @@ async def walk(pilot, *steps):
         if callable(text):
             text(await at_rest(pilot))
         elif text:
-            await settled(pilot, text, seconds=60)
+            await settled(pilot, text, seconds=120)
 
 
 def drive(*steps, size=(80, 24), first="No runs yet", look=None):
