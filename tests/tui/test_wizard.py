@@ -286,11 +286,11 @@ def test_form_and_yaml_are_one_thing_judged_as_one_types():
     """A bad value is told at once and mended at once; what the form changes the YAML shows, and the other way round."""
     text = drive(
         *begun(), "tab", *["down"] * 15, "end", ("type x", "stages.0.steps"), ("", "1 to mend before it can start"),
-        ("backspace", "GiB of"), "type 0", ("f2", "steps: 1000"), "down", "down", "end", "enter",
+        ("backspace", "GiB of"), "type 0", ("f2", "steps: 1500"), "down", "down", "end", "enter",
         ("type oops: 1", "unknown field `oops`"), *["backspace"] * 8, ("", "GiB of"), ("f2", "batch_size"),
     )  # fmt: skip
-    assert "1000" in text and "max_length" not in keep.kept().text.splitlines()[0]
-    assert yaml.safe_load(keep.kept().text)["stages"][0]["steps"] == 1000
+    assert "1500" in text and "max_length" not in keep.kept().text.splitlines()[0]
+    assert yaml.safe_load(keep.kept().text)["stages"][0]["steps"] == 1500
 
 
 def test_choices_turn_with_the_arrow_keys():
