@@ -113,7 +113,7 @@ def test_ones_own_data_on_the_lab_take_neither_its_judge_nor_its_gates(tmp_path)
     wizard = choose_source(wizard, Source("/mine.jsonl", columns={"prompt": "frage"}))
     stage = parse_recipe(draft(wizard), tmp_path).recipe.stages[0]
     assert stage.judge is None and "retention" not in stage.gates and stage.data.columns == {"prompt": "frage"}
-    assert stage.steps == 100, "its settings are for so small a model and stay"
+    assert stage.steps == 150, "its settings are for so small a model and stay"
 
 
 def test_steps_follow_the_number_of_rows(tmp_path):
