@@ -14,8 +14,7 @@ from engine.forecast.settings import REFERENCES, Settings
 
 BAND = {"trace": (0.95, 1.10), "arithmetic": (0.88, 1.20)}
 """Tier -> (low, high) around the process's memory. Trace: the same 4-bit setting measured twice on the T4 differed by up to
-7 % (weights are loaded by several threads, which scatters them anew each time), and the trace is within -7 % and +4 % of
-all 50 rows there; unquantized within 0.3 %. Arithmetic: -12 % and +23 %."""
+7 %, and the trace is within -7 % and +4 % of all 50 rows there; unquantized within 0.3 %. Arithmetic: -12 % and +23 %."""
 SHORTEST = 256
 """Tokens below which a shorter length is no remedy but another task."""
 
