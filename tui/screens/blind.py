@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from engine.chat.blind import Blind, Choice, prompts_from
 from engine.chat.messages import Done, Event, Failed, Ready
@@ -19,6 +19,7 @@ from engine.chat.settings import Settings
 from engine.runs.directory import RunDirectory
 from recipes.errors import InputError
 from tui.screens.help import Help
+from tui.widgets.footer import Footer
 
 TICK = 1 / 10
 HELP = """\

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from engine.chat.messages import Done, Event, Failed, Open, Ready, Say, Spoken, Status, Stop, Turn, Turned
 from engine.chat.places import BASE, find_place, places
@@ -23,6 +23,7 @@ from tui.chat_words import SETTINGS, dial_of, parse, said
 from tui.screens.help import Help
 from tui.view.chat_view import angle_words, mark, reply_words
 from tui.widgets.dial import DialBar
+from tui.widgets.footer import Footer
 
 TICK = 1 / 15
 MARKS = ("", "$warning underline", "bold $error reverse")

@@ -8,11 +8,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input, Label, Static
+from textual.widgets import Input, Label, Static
 
 from engine.chat.settings import KINDS, Settings, changed
 from recipes.errors import InputError
 from tui.screens.help import HELP_KEY
+from tui.widgets.footer import Footer
 
 FIELDS = {
     "system": "System prompt",

@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Footer, OptionList, Static, TabbedContent, TabPane
+from textual.widgets import OptionList, Static, TabbedContent, TabPane
 from textual.widgets.option_list import Option
 
 from engine.runs.directory import RunDirectory, find_run, list_runs
@@ -21,6 +21,7 @@ from tui.compared import Reader
 from tui.screens.help import HELP_KEY
 from tui.view.comparison import ABSENT, MARKERS, MOST, Compared, Comparison, GateRow, compare, overlay
 from tui.widgets.chart import ChartStyle
+from tui.widgets.footer import Footer
 from tui.widgets.overlay import OverlayChart
 from tui.words import ascii_words
 

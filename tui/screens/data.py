@@ -8,10 +8,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from tui.screens.wizard.page import STYLES
 from tui.widgets.data_panel import DataPanel
+from tui.widgets.footer import Footer
 from tui.wizard.state import Source
 
 

@@ -11,11 +11,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, OptionList, ProgressBar, Static
+from textual.widgets import OptionList, ProgressBar, Static
 from textual.widgets.option_list import Option
 
 from engine.runs.directory import RunDirectory
 from tui.screens.confirm import Confirm
+from tui.widgets.footer import Footer
 
 if TYPE_CHECKING:
     from engine.export.job import Progress, Result

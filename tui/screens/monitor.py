@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, RichLog, Static, TabbedContent, TabPane
+from textual.widgets import RichLog, Static, TabbedContent, TabPane
 
 from engine.runs.directory import RunDirectory
 from tui.follow import Follower, Update
@@ -20,6 +20,7 @@ from tui.view.answers import earlier_choices
 from tui.view.gauges import Look
 from tui.view.run_view import RunView, resumable
 from tui.widgets.chart import Chart, ChartStyle
+from tui.widgets.footer import Footer
 from tui.widgets.gauge import Gauge
 from tui.widgets.panes import alerts_pane, attention, forecast_pane, gates_pane, samples_pane, serious
 from tui.widgets.rail import Rail

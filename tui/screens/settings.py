@@ -11,9 +11,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Input, Label, Select, Static
+from textual.widgets import Input, Label, Select, Static
 
 from tui.settings import CHOICES, settings_path
+from tui.widgets.footer import Footer
 
 ROWS: tuple[tuple[str, str, str], ...] = (
     ("theme", "Theme", "colour-blind: blue good, vermilion bad; ansi: the terminal's"),

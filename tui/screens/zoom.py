@@ -10,12 +10,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from engine.runs.directory import RunDirectory
 from tui.view.gauges import Look, Zoom
 from tui.view.run_view import RunView
 from tui.widgets.chart import Chart, ChartStyle
+from tui.widgets.footer import Footer
 from tui.widgets.stage_picture import StagePicture
 from tui.words import ascii_words
 

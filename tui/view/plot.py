@@ -39,7 +39,7 @@ def plot(
     """
     if width < 8 or height < 3:
         return [[(" " * width, "")]] * height
-    scale = _scale([value for line in lines for value in line.values], targets, log)
+    scale = _scale([line.values for line in lines], targets, log)
     if scale is None:
         return _words(_why_empty(lines, log), width, height)
     labels = y_labels(scale, height - 1)
@@ -80,14 +80,18 @@ def _why_empty(lines: Sequence[Line], log: bool) -> str:
     return "nothing above 0 (log scale)" if log and any(map(math.isfinite, values)) else "not a number"
 
 
-def _scale(values: Sequence[float], targets: Sequence[float], log: bool) -> Scale | None:
-    """Room for the values, and for a target unless it would flatten the line."""
-    # A finite sum has finite parts; one that is not is looked into.
-    shown = values if math.isfinite(sum(values)) else [value for value in values if math.isfinite(value)]
-    shown = [value for value in shown if value > 0] if log else shown
-    if not shown:
+def _scale(rows: Sequence[Sequence[float]], targets: Sequence[float], log: bool) -> Scale | None:
+    """Room for the values of all rows, and for a target unless it would flatten the line."""
+    ends: list[float] = []
+    for row in rows:
+        # A finite sum has finite parts; one that is not is looked into.
+        shown = row if math.isfinite(sum(row)) else [value for value in row if math.isfinite(value)]
+        shown = [value for value in shown if value > 0] if log else shown
+        if shown:
+            ends += (min(shown), max(shown))
+    if not ends:
         return None
-    low, high = min(shown), max(shown)
+    low, high = min(ends), max(ends)
     for target in targets:
         if log:
             near = target > 0 and (high == low or low / (high / low) ** 2 <= target <= high * (high / low) ** 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.segment import Segment
 from rich.style import Style
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -55,12 +55,41 @@ class Picture(Widget):
         self._role_styles = {}
         super().notify_style_update()
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The rows as they were drawn, unless something is to be painted around or over them: Textual looks for that
+        row by row, which costs more than drawing."""
+        if self._decorated():
+            return super().render_lines(crop)
+        strips = self._whole()[crop.y : crop.bottom]
+        background = self.background_colors[1]
+        for change in self.get_line_filters():
+            strips = [strip.apply_filter(change, background) for strip in strips]
+        first, last = crop.column_span
+        return strips if (first, last) == (0, self.size.width) else [strip.crop(first, last) for strip in strips]
+
+    def _decorated(self) -> bool:
+        styles = self.styles
+        return bool(
+            any(styles.gutter)
+            or any(kind for kind, _ in styles.outline)
+            or self.opacity != 1.0
+            or styles.text_opacity != 1.0
+            or styles.tint.a
+            or styles.has_rule("hatch")
+        )
+
     def render_line(self, y: int) -> Strip:
+        return self._whole()[y]
+
+    def _whole(self) -> list[Strip]:
+        """Every row of the widget."""
         size = self.size
         if self._drawn != size:
             self._drawn = size
-            self._strips = self._made(self.draw(size.width, size.height), size.width)
-        return self._strips[y] if y < len(self._strips) else Strip.blank(size.width, self.rich_style)
+            strips = self._made(self.draw(size.width, size.height)[: size.height], size.width)
+            blank = Strip.blank(size.width, self.rich_style)
+            self._strips = strips + [blank] * (size.height - len(strips))
+        return self._strips
 
     def _made(self, rows: list[Row], width: int) -> list[Strip]:
         styles = self._role_styles

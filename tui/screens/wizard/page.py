@@ -11,8 +11,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
+from tui.widgets.footer import Footer
 from tui.wizard import keep
 from tui.wizard.state import Wizard, back, said, trail
 from tui.words import ascii_words

@@ -7,11 +7,12 @@ from textual.binding import Binding
 from textual.containers import ScrollableContainer
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from recipes.comparison import chart_lines, tables
 from tui.commands.methods import table_lines, use_case_table
 from tui.screens.wizard.page import STYLES
+from tui.widgets.footer import Footer
 from tui.words import ascii_words
 
 SCROLLS = (("down", 0, 1), ("up", 0, -1), ("pagedown", 0, 12), ("pageup", 0, -12))
