@@ -52,10 +52,12 @@ def start_text(text: str, folder: Path) -> RunDirectory:
 
 
 def _start(load: Callable[[], LoadedRecipe]) -> RunDirectory:
+    from engine.forecast.trace import cancel_running
     from engine.runs.create import create_run
     from engine.runs.launch import NotStarted, start_supervisor
     from recipes.errors import InputError
 
+    cancel_running()  # its memory is wanted for the run
     try:
         run = create_run(load()).run
         start_supervisor(run)

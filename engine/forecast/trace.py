@@ -1,4 +1,4 @@
-"""Tier 2 from outside: run the trace in a process of its own, which can be cancelled, and remember what it found.
+"""Tier 2 from outside: let the helper trace, which can be cancelled, and remember what it found.
 
 Nothing here imports a training library; ``engine.backends.pytorch.trace`` does, in the helper.
 """
@@ -8,9 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,10 +15,10 @@ from typing import Any
 
 from engine.forecast.model import ModelFacts
 from engine.forecast.settings import GROUPS, Settings
+from engine.forecast.tracer import TRACER, Ended, TimedOut
 from engine.runs.directory import home
 from engine.runs.files import write_atomically
 
-MODULE = "engine.backends.pytorch.trace"
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 SOURCES = (
     "backends/pytorch/trace.py",
@@ -48,17 +45,13 @@ def traceable(settings: Settings) -> bool:
     return settings.backend == "pytorch" and settings.trains
 
 
-_running: set[subprocess.Popen[bytes]] = set()
-
-
 def cancel_running() -> None:
-    """End the helpers that this process started: whoever wanted their figures has gone."""
-    for process in list(_running):
-        process.kill()
+    """End the helper of this process: whoever wanted its figures has gone."""
+    TRACER.let_go()
 
 
 class Trace:
-    """One trace. ``result`` waits; ``cancel`` ends the helper. Found figures are kept by the content they follow from."""
+    """One trace. ``result`` waits for it. Found figures are kept by the content they follow from."""
 
     def __init__(self, model: ModelFacts, settings: Settings, compute_capability: int) -> None:
         self.description = {
@@ -67,7 +60,6 @@ class Trace:
             "compute_capability": compute_capability,
         }
         self._kept = home() / "forecasts" / f"{self._key()}.json"
-        self._process: subprocess.Popen[bytes] | None = None
 
     def _key(self) -> str:
         content = json.dumps([self.description, _versions()], sort_keys=True, default=str)
@@ -81,51 +73,17 @@ class Trace:
             return None
         return found if isinstance(found, dict) and "allocated_mib" in found else None
 
-    def start(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, env=environment, start_new_session=True,
-        )  # fmt: skip
-        _running.add(self._process)
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(self.description).encode())
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it ended at once; result() says so
-        self._process.stdin = None
-
-    def done(self) -> bool:
-        return self.known() is not None or (self._process is not None and self._process.poll() is not None)
-
-    def cancel(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-
     def result(self, timeout: float = TIMEOUT) -> dict[str, Any]:
         """``{"allocated_mib", "reserved_mib", …}``, or ``{"error"}`` when this architecture cannot be traced."""
         found = self.known()
         if found is not None:
             return found
-        if self._process is None:
-            self.start()
-        assert self._process is not None
         try:
-            answer, _ = self._process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            self.cancel()
+            found = TRACER.ask(self.description, timeout)
+        except TimedOut:
             return {"error": f"not done after {timeout:.0f} s"}
-        except BaseException:
-            self.cancel()
-            raise
-        finally:
-            _running.discard(self._process)
-        try:
-            found = json.loads(answer)
-        except ValueError:
-            return {"error": f"the helper ended with exit code {self._process.returncode}"}
+        except Ended as error:
+            return {"error": str(error)}
         if "allocated_mib" in found:
             self.keep(found)
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,8 @@ from engine.forecast import forecast
 from engine.forecast.allocator import MIB, CachingAllocator
 from engine.forecast.model import find_model, from_config
 from engine.forecast.settings import read_settings
-from engine.forecast.trace import Trace
+from engine.forecast.trace import Trace, cancel_running
+from engine.forecast.tracer import TimedOut, Tracer
 from engine.models.lineage import Base, Lineage
 from recipes.resources import resolve_model
 from tests.bench.bench_forecast import measured_rows, trace_here
@@ -283,15 +285,46 @@ def test_a_trace_is_kept_by_its_content_and_can_be_cancelled(home):
     model, settings = find_model("lab-nano"), read_settings({"loop": "stage", "length": 64})
     first = Trace(model, settings, 80)
     assert first.known() is None
-    first.start()
-    first.cancel()
-    assert first.done() and first.known() is None
+    told = []
+    asking = threading.Thread(target=lambda: told.append(first.result()))
+    asking.start()
+    time.sleep(0.5)
+    cancel_running()
+    asking.join(20)
+    assert "ended" in told[0]["error"] and first.known() is None
     found = Trace(model, settings, 80).result()
-    began = time.perf_counter()
-    assert Trace(model, settings, 80).result() == found and time.perf_counter() - began < 1.0
+    assert Trace(model, settings, 80).result() == found, "the second asks nobody"
     assert len(list((home / "forecasts").glob("*.json"))) == 1
     other = Trace(model, read_settings({"loop": "stage", "length": 65}), 80)
     assert other.known() is None
+
+
+def test_one_helper_answers_again_and_again_as_a_new_one_would(monkeypatch):
+    """Other settings, quantized and not, after its death; it ends when nobody asks any more, or an answer takes too long."""
+    model = find_model("lab-nano")
+    asked = [
+        {"length": 64}, {"length": 64, "method": "dpo"}, {"length": 64, "quantization": "4bit"},
+        {"length": 32, "method": "dpo", "training": "full"}, {"length": 64},
+    ]  # fmt: skip
+    descriptions = [Trace(model, read_settings({"loop": "stage", **one}), 80).description for one in asked]
+    tracer = Tracer()
+
+    def figures(found):
+        assert found["allocated_mib"] > 0
+        return {key: value for key, value in found.items() if key != "seconds"}
+
+    for description in descriptions:
+        assert figures(tracer.ask(description, 60)) == figures(trace(**description))
+    helper = tracer._process
+    tracer.ask(descriptions[0], 60)
+    assert tracer._process is helper
+    helper.kill()
+    monkeypatch.setattr("engine.forecast.tracer.IDLE", 0.5)
+    assert figures(tracer.ask(descriptions[1], 60)) == figures(trace(**descriptions[1]))
+    assert tracer._process is not helper and tracer._process.wait(30) == 0
+    with pytest.raises(TimedOut):
+        tracer.ask(descriptions[0], 0.01)
+    assert tracer._process.poll() is not None
 
 
 def test_an_architecture_that_cannot_be_traced_is_priced_by_arithmetic():

@@ -1,12 +1,13 @@
-"""Trace a training step on fake tensors: ``python -P -m engine.backends.pytorch.trace`` < description > figures.
+"""Trace training steps on fake tensors: ``python -P -m engine.backends.pytorch.trace [IDLE] [--quantized]``.
 
 The model is built by transformers from its config, the adapter by PEFT, the head by TRL, the optimizer by torch; a
 meter counts what they would request of the CUDA allocator. Nothing is downloaded and nothing is computed.
 
-Standard input: JSON ``{"config": {…config.json…}, "settings": {…}, "compute_capability": 86}``; the settings are those
-of ``engine.forecast.settings.Settings``. Standard output: one JSON line ``{"allocated_mib", "reserved_mib",
-"loading_mib", "forward_mib", "backward_mib", "optimizer_mib", "requests", "layers_traced",
-"seconds"}`` or ``{"error"}``.
+Standard input: a line of JSON for each trace, ``{"config": {…config.json…}, "settings": {…}, "compute_capability": 86}``;
+the settings are those of ``engine.forecast.settings.Settings``. Standard output: a line for each, ``{"allocated_mib",
+"reserved_mib", "loading_mib", "forward_mib", "backward_mib", "optimizer_mib", "requests", "layers_traced", "seconds"}``
+or ``{"error"}``. It ends with its input, and after IDLE seconds without a line. Without ``--quantized`` bitsandbytes,
+which takes long to import, is left out, and a quantized model cannot be traced.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import gc
 import json
 import os
+import select
 import sys
 import time
 import warnings
@@ -43,17 +45,28 @@ FEWEST = 3
 
 
 def main() -> int:
-    description = json.load(sys.stdin)
+    idle = float(sys.argv[1]) if len(sys.argv) > 1 else None
+    if "--quantized" not in sys.argv:
+        leave_out()
     out = os.dup(1)
-    os.dup2(2, 1)  # what libraries print on the way must not mix with the answer
-    try:
-        if description["settings"]["quantization"] == "none":
-            leave_out()
-        found = trace(description["config"], description["settings"], description.get("compute_capability", 80))
-    except Exception as error:
-        found = {"error": f"{type(error).__name__}: {error}"[:500]}
-    os.write(out, json.dumps(found).encode() + b"\n")
+    os.dup2(2, 1)  # what libraries print on the way must not mix with the answers
+    lines = b""
+    while select.select([0], [], [], idle)[0]:
+        more = os.read(0, 1 << 16)
+        if not more:
+            break
+        lines += more
+        while b"\n" in lines:
+            line, lines = lines.split(b"\n", 1)
+            os.write(out, json.dumps(_told(json.loads(line))).encode() + b"\n")
     return 0
+
+
+def _told(description: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return trace(description["config"], description["settings"], description.get("compute_capability", 80))
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:500]}
 
 
 def trace(
