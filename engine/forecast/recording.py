@@ -7,7 +7,7 @@ its place among the live ones of its size and operation, which moves by the same
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field, replace
 
 from engine.forecast.allocator import Block, CachingAllocator
@@ -117,7 +117,7 @@ class Recording:
 
 def extended(fewer: Recording, more: Recording, times: int) -> Recording:
     """What would be recorded if that by which ``more`` goes beyond ``fewer`` were there ``times`` more. Raises Irregular."""
-    a, b = fewer.events, more.events
+    a, b = settled(fewer.events), settled(more.events)
     keys: dict[tuple[int, int, str], int] = {}
     in_a, in_b = ([keys.setdefault(event.key(), len(keys)) for event in events] for events in (a, b))
     events: list[Event] = []
@@ -137,6 +137,42 @@ def extended(fewer: Recording, more: Recording, times: int) -> Recording:
                 events.append(_later(before, b[j + place], copy, moved))
         j, shared = j + period, 0
     return Recording(events)
+
+
+def settled(events: list[Event]) -> list[Event]:
+    """The same with frees that follow one another in an order of their own: of those of one size and operation the
+    newest first. What is free after them is the same in any order, and autograd's goes by addresses."""
+    found: list[Event] = []
+    run: list[Event] = []
+    for event in [*events, None]:
+        if event is not None and event.kind == FREE:
+            run.append(event)
+            continue
+        if run:
+            found += _newest_first(run) if len(run) > 1 else run
+            run = []
+        if event is not None:
+            found.append(event)
+    return found
+
+
+def _newest_first(run: list[Event]) -> list[Event]:
+    freed: dict[tuple[int, str], list[int]] = {}
+    """Size and operation -> how many newer ones were live before the run, of each that it frees, in rising order."""
+    for event in run:
+        places = freed.setdefault((event.size, event.name), [])
+        before = event.place
+        for other in places:
+            before += other <= before
+        insort(places, before)
+    later: dict[tuple[int, str], int] = {}
+    settled = []
+    for event in run:
+        kind = event.size, event.name
+        number = later.get(kind, 0)
+        later[kind] = number + 1
+        settled.append(replace(event, place=freed[kind][number] - number))
+    return settled
 
 
 def _later(one: Event, other: Event, times: int, since: Event | None = None) -> Event:
