@@ -138,6 +138,11 @@ def _draw(canvas: Canvas, line: Line, columns: Columns, scale: Scale, bad: set[i
     whole = not scale.log and math.isfinite(sum(values))  # all can be shown
     slope, high = (canvas.dot_rows - 1) / (scale.high - scale.low), scale.high
     before: tuple[int, int] | None = None
+    if whole and not line.joined:  # a thousand values, all at once
+        rows_of_all = [int((high - value) * slope + 0.5) for value in values]
+        for column, begin, end in columns:
+            canvas.dots(column, set(rows_of_all[begin:end]), role)
+        return
     for column, begin, end in columns:
         shown = values[begin:end]
         if not whole:
@@ -149,11 +154,7 @@ def _draw(canvas: Canvas, line: Line, columns: Columns, scale: Scale, bad: set[i
                 before = None
                 continue
         if not line.joined:
-            if scale.log:
-                rows = {_row(scale.share(value), canvas) for value in shown}
-            else:  # a thousand of them: without calls
-                rows = {int((high - value) * slope + 0.5) for value in shown}
-            canvas.dots(column, rows, role)
+            canvas.dots(column, {_row(scale.share(value), canvas) for value in shown}, role)
             continue
         here = (column, _row(scale.share(sum(shown) / len(shown)), canvas))
         canvas.dot(*here, role)

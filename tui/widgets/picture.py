@@ -42,6 +42,7 @@ class Picture(Widget):
         self._role_styles: dict[str, Style] = {}
         """As the theme has them; asking Textual costs as much as drawing."""
         self._drawn: Size | None = None
+        self._filtered = True
 
     def draw(self, width: int, height: int) -> list[Row]:
         raise NotImplementedError
@@ -60,10 +61,7 @@ class Picture(Widget):
         row by row, which costs more than drawing."""
         if self._decorated():
             return super().render_lines(crop)
-        strips = self._whole()[crop.y : crop.bottom]
-        background = self.background_colors[1]
-        for change in self.get_line_filters():
-            strips = [strip.apply_filter(change, background) for strip in strips]
+        strips = self._whole(filtered=True)[crop.y : crop.bottom]
         first, last = crop.column_span
         return strips if (first, last) == (0, self.size.width) else [strip.crop(first, last) for strip in strips]
 
@@ -79,29 +77,39 @@ class Picture(Widget):
         )
 
     def render_line(self, y: int) -> Strip:
-        return self._whole()[y]
+        return self._whole(filtered=False)[y]
 
-    def _whole(self) -> list[Strip]:
-        """Every row of the widget."""
+    def _whole(self, filtered: bool) -> list[Strip]:
+        """Every row of the widget; ``filtered``: in the colours that Textual's filters would leave of the theme's."""
         size = self.size
+        if self._filtered != filtered:
+            self._filtered, self._drawn, self._role_styles = filtered, None, {}
         if self._drawn != size:
             self._drawn = size
             strips = self._made(self.draw(size.width, size.height)[: size.height], size.width)
-            blank = Strip.blank(size.width, self.rich_style)
+            blank = Strip.blank(size.width, self._role_styles[""])
             self._strips = strips + [blank] * (size.height - len(strips))
         return self._strips
+
+    def _seen(self, style: Style) -> Style:
+        """What is seen of a style: filters change styles, never text, so that each is filtered once and not in each row."""
+        strip = Strip([Segment(" ", style)])
+        if self._filtered:
+            for change in self.get_line_filters():
+                strip = strip.apply_filter(change, self.background_colors[1])
+        return next(iter(strip)).style or style
 
     def _made(self, rows: list[Row], width: int) -> list[Strip]:
         styles = self._role_styles
         if not styles:
-            styles[""] = self.rich_style
+            styles[""] = self._seen(self.rich_style)
         plain = styles[""]
         strips = []
         for row in rows:
             segments = []
             for text, role in row:
                 if role not in styles:
-                    styles[role] = self.get_component_rich_style(f"picture--{role}")
+                    styles[role] = self._seen(self.get_component_rich_style(f"picture--{role}"))
                 segments.append(Segment(text, styles[role]))
             # What is drawn has one cell a character; only words may have wider ones, and are measured.
             drawn = sum(len(text) for text, role in row if role != "title")
