@@ -12,13 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.runs.channel import Channel
-from engine.runs.create import create_run
 from engine.runs.directory import RunDirectory
-from engine.runs.events import RunEvent
-from engine.runs.log import EventLog
-from engine.stages.execute import run_stage
-from recipes.load import load_recipe
+from tests.in_process import run_here
 
 RECIPE = """\
 name: small
@@ -87,16 +82,4 @@ def _make(folder: Path) -> RunDirectory:
     (folder / "small.yaml").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUNE_TUI_HOME", str(folder / "home"))
-        run = create_run(load_recipe(str(folder / "small.yaml"))).run
-        log = EventLog(run.events)
-        for index in range(3):
-
-            def emit(event, index=index):
-                event.stage = index
-                log.append(event)
-
-            code = run_stage(run, index, Channel(None, emit))
-            assert code in (0, 3), code
-        log.append(RunEvent(state="done", code=3))
-        log.close()
-    return run
+        return run_here(folder / "small.yaml")

@@ -17,6 +17,7 @@ import pytest
 from engine.runs.directory import RunDirectory, status
 from engine.runs.identity import Identity
 from engine.runs.lock import held, read_holder
+from tests.in_process import run_here
 
 RECIPE = """\
 name: short
@@ -66,6 +67,12 @@ class Real:
         assert done.returncode == 0, done.stderr
         self.run = RunDirectory(Path(json.loads(done.stdout)["path"]))
         return self.run
+
+    def run_here(self) -> None:
+        """What comes out where nothing happens."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FINETUNE_TUI_HOME", str(self.home))
+            self.run = run_here(self.home / "short.yaml")
 
     def resume(self) -> None:
         done = self.command("resume", self.run.id, "--detach")
@@ -142,8 +149,7 @@ def uninterrupted(tmp_path_factory):
         if made.is_file():
             real.run = RunDirectory(Path(made.read_text()))
         else:
-            real.start()
-            real.finish()
+            real.run_here()
             made.write_text(str(real.run.path))
     return real
 

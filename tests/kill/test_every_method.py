@@ -66,8 +66,7 @@ METHODS = 6
 def every_method(tmp_path_factory):
     """The run that nothing happens to."""
     real = Real(tmp_path_factory.mktemp("every-method"), EVERY_METHOD)
-    real.start()
-    real.finish()
+    real.run_here()
     return real
 
 

@@ -94,7 +94,8 @@ def test_watching_from_the_start_and_attaching_at_the_end_show_the_same(uninterr
             assert line in attached.stdout
 
 
-def test_two_gloo_processes_train_one_stage_and_die_together(real):
+@pytest.mark.parametrize("also_the_supervisor", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_two_gloo_processes_train_one_stage_and_die_together(also_the_supervisor, real):
     recipe = SFT_ONLY.replace("threads: 1", "threads: 1\nprocesses: 2") + "on_gate_fail: warn\n"
     whole = Real(real.home.with_name("whole"), recipe)
     whole.start()
@@ -107,13 +108,18 @@ def test_two_gloo_processes_train_one_stage_and_die_together(real):
     real.wait(lambda state: state.stages[0].steps_done >= 5)
     ranks = [process for process in real.stages() if "accelerate" not in " ".join(process.cmdline())]
     assert len(ranks) == 2
-    ranks[1].kill()  # one rank: the supervisor starts both again
-    real.wait(lambda state: state.attempt == 2 and state.stages[0].steps_done >= 7)
     everybody = real.stages()
-    psutil.Process(real.supervisor().pid).kill()
+    ranks[1].kill()  # one rank: the supervisor starts both again
+    real.wait(lambda state: state.attempt == 2)
     psutil.wait_procs(everybody, timeout=30)
-    assert real.stages() == [], "a rank outlived its supervisor"
-    real.resume()
+    assert not any(process.is_running() for process in everybody), "a rank outlived the other"
+    if also_the_supervisor:
+        real.wait(lambda state: state.stages[0].steps_done >= 7)
+        everybody = real.stages()
+        psutil.Process(real.supervisor().pid).kill()
+        psutil.wait_procs(everybody, timeout=30)
+        assert real.stages() == [], "a rank outlived its supervisor"
+        real.resume()
     real.finish()
     assert real.result() == whole.result()
 

@@ -15,6 +15,7 @@ from engine.runs.events import AlertEvent, CheckpointEvent, StepEvent
 from engine.runs.log import read_events
 from engine.stages.memory import fall_back, ran_out, smaller
 from recipes.load import load_recipe
+from tests.in_process import run_here
 
 RECIPE = """\
 name: tight
@@ -84,9 +85,11 @@ def told(events):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The losses of the run that was started with the smaller micro-batch."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tight.yaml").write_text(RECIPE.format(batch_size=4, accumulation=2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FINETUNE_TUI_HOME", "")
-        _, events, _ = run(tmp_path_factory.mktemp("undisturbed"), batch_size=4, accumulation=2)
+        patch.setenv("FINETUNE_TUI_HOME", str(folder))
+        events = read_events(run_here(folder / "tight.yaml").events)
     assert told(events) == [] and len(losses(events)) == 4
     return losses(events)
 

@@ -28,8 +28,9 @@ def text_of(app):
 
 async def settled(pilot, shows, seconds=90.0):
     """Wait until the screen shows a text."""
-    for _ in range(int(seconds / 0.05)):
-        await pilot.pause(0.05)
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < seconds:
+        await pilot.pause(0.05 if waited < 2 else 0.2)  # looking is work too, and takes it from what is waited for
         if shows in text_of(pilot.app):
             return
     raise AssertionError(f"never showed {shows!r}:\n{text_of(pilot.app)}")
@@ -62,7 +63,7 @@ async def at_rest(pilot, seconds=180.0):
             if text == before or now - quiet_since > 1.0:
                 return text
         before = text
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02 if now + seconds - end < 2 else 0.2)
     raise AssertionError(f"never at rest:\n{before}")
 
 
