@@ -303,8 +303,7 @@ def test_one_helper_answers_again_and_again_as_a_new_one_would(monkeypatch):
     """Other settings, quantized and not, after its death; it ends when nobody asks any more, or an answer takes too long."""
     model = find_model("lab-nano")
     asked = [
-        {"length": 64}, {"length": 64, "method": "dpo"}, {"length": 64, "quantization": "4bit"},
-        {"length": 32, "method": "dpo", "training": "full"}, {"length": 64},
+        {"length": 64}, {"length": 64, "method": "dpo"}, {"length": 32, "quantization": "4bit"}, {"length": 64},
     ]  # fmt: skip
     descriptions = [Trace(model, read_settings({"loop": "stage", **one}), 80).description for one in asked]
     tracer = Tracer()
@@ -313,14 +312,14 @@ def test_one_helper_answers_again_and_again_as_a_new_one_would(monkeypatch):
         assert found["allocated_mib"] > 0
         return {key: value for key, value in found.items() if key != "seconds"}
 
-    for description in descriptions:
-        assert figures(tracer.ask(description, 60)) == figures(trace(**description))
+    wanted = [figures(trace(**description)) for description in descriptions[:3]]
+    assert [figures(tracer.ask(description, 60)) for description in descriptions[:3]] == wanted
     helper = tracer._process
-    tracer.ask(descriptions[0], 60)
+    assert figures(tracer.ask(descriptions[3], 60)) == wanted[0], "with bitsandbytes as without it"
     assert tracer._process is helper
     helper.kill()
     monkeypatch.setattr("engine.forecast.tracer.IDLE", 0.5)
-    assert figures(tracer.ask(descriptions[1], 60)) == figures(trace(**descriptions[1]))
+    assert figures(tracer.ask(descriptions[1], 60)) == wanted[1]
     assert tracer._process is not helper and tracer._process.wait(30) == 0
     with pytest.raises(TimedOut):
         tracer.ask(descriptions[0], 0.01)
