@@ -32,6 +32,7 @@ Bare().run()
 
 
 def rows() -> list[str]:
+    drawn = redraw()  # first: what the others leave in this process is none of its cost
     with tempfile.TemporaryDirectory() as folder:
         homes = [Path(folder, name) for name in ("paint", "long", "watch")]
         found = []
@@ -39,7 +40,7 @@ def rows() -> list[str]:
             home.mkdir()
             os.environ["FINETUNE_TUI_HOME"] = str(home)
             found += measure(home)
-        return [*found, redraw()]
+        return [*found, drawn]
 
 
 # ---- a key while events come in ------------------------------------------------------------------------------------------
