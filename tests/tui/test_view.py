@@ -352,3 +352,21 @@ def test_a_gate_that_nothing_measured_waits_no_longer_once_the_stage_is_over():
     )
     words = [view_of(state, "running", Eta(), 5.0).waiting_gates[0][2] for state in (running, over)]
     assert words == ["not decided yet", "not measured"]
+
+
+def test_a_gauge_of_a_stage_that_is_over_shows_what_its_gate_measured():
+    """The live KL is an estimate on pairs, and may end on the other side of the target than the measured one."""
+    limits = {"kl": [None, 0.1], "preference_gap": [0.15, None]}
+    events = [
+        *steps_of({"loss": [2.0, 1.5, 1.0], "kl": [0.2, 0.4, 0.55], "reward": [0.0, 1.0, 2.0]}),
+        GateEvent(name="kl", value=0.033, min=None, max=0.1, passed=True, n=400, step=3, stage=0, time=20.0),
+        GateEvent(name="preference_gap", value=0.1, min=0.15, max=None, passed=False, n=400, step=3, stage=0, time=20.0),
+    ]
+    over = StageEvent(state="done", method="dpo", stage=0, time=21.0, steps_total=100, passed=False)
+
+    def shown(*last):
+        gauges = view_of(state_of(*events, *last, gates=limits), "running", Eta(), 22.0).gauges
+        return [(gauge.label, gauge.value, gauge.good) for gauge in gauges[1:]]
+
+    assert [(label, good) for label, _, good in shown()] == [("KL est", False), ("margin", True)]
+    assert shown(over) == [("KL", 0.033, True), ("gap", 0.1, False)]

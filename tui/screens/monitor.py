@@ -51,6 +51,8 @@ WORDS
   KL est     how far the model has moved from where the stage began, in nats per
              token, exact, at the positions of the training batch (an estimate of
              what the gate measures on the model's own completions)
+  KL, gap    of a stage that is over: what its gates measured, in place of the
+             estimates; the charts keep what was seen while it trained
   margin     how much more a preference stage's policy prefers the chosen
              completion than its reference does, times beta (the reward of DPO)
   ┃ or |     in a gauge: the target, from the method's card or the recipe

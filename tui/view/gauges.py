@@ -124,6 +124,10 @@ def title_of(state: RunState, stage: StageState | None, key: str) -> str:
     return TITLES.get(key, key.replace("_", " "))
 
 
+MEASURED = {"kl": ("kl", "KL"), "reward": ("preference_gap", "gap")}
+"""Live figure -> the gate whose figure it estimates, and what that is called."""
+
+
 # ---- gauges --------------------------------------------------------------------------------------------------------------
 
 
@@ -133,9 +137,20 @@ def gauges_of(state: RunState, stage: StageState | None) -> list[Gauge]:
     if stage is not None and stage.series and "loss" not in stage.series:
         absent["loss"] = "a search has no loss"
     return [
-        _gauge(stage, key, title_of(state, stage, key), targets[key], absent.get(key, ""))
+        _measured(stage, key, targets[key])
+        or _gauge(stage, key, title_of(state, stage, key), targets[key], absent.get(key, ""))
         for key in ("loss", "kl", "reward")
     ]
+
+
+def _measured(stage: StageState | None, key: str, target: Limits) -> Gauge | None:
+    """Of a stage that is over, what its gate measured: the estimate's last word may be another than the gate's."""
+    gate_name, label = MEASURED.get(key, ("", ""))
+    gate = stage.gates.get(gate_name) if stage is not None and stage.status in ("done", "failed") else None
+    value = math.nan if gate is None else float(gate.value)
+    if gate is None or not math.isfinite(value):
+        return None
+    return Gauge(key, label, value, "", target, _scale([value], target), gate.passed)
 
 
 def _gauge(stage: StageState | None, key: str, label: str, target: Limits, absent: str) -> Gauge:
