@@ -47,6 +47,8 @@ class Supervisor:
         self.attempt = self.state.attempt
         self._command = stage_command or stage_command_of
         self._awake = Awake()
+        self._asked = ""
+        """The user's last word to this supervisor."""
 
     # ---- the whole run -------------------------------------------------------------------------------------------
 
@@ -129,6 +131,8 @@ class Supervisor:
         method = self.recipe.stages[index].method
         crashes, checkpoint = 0, self._newest_step(index)
         while True:
+            if self._asked:  # of a stage that was just ending, or died before it heard
+                return self._interrupted(PAUSED if self._asked == "pause" else STOPPED)
             command = self._command(self.run, index, self.recipe)
             result = self._child(command, index, self.run.log_of(index, method))
             if result.code in (DONE, GATE_FAILED) and self._finished(index):
@@ -226,6 +230,7 @@ class Supervisor:
             received.consume()
             if known:
                 words.append(word)
+                self._asked = word
         return words
 
 

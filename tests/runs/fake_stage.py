@@ -53,7 +53,7 @@ def stage(run: RunDirectory, index: int) -> int:
         if plan.get("bad_input") == step:
             channel.emit(StageEvent(state="failed", method=recipe.method, reason="row 3 is bad"))
             return BAD_INPUT
-        command = channel.pending()
+        command = None if plan.get("deaf") else channel.pending()
         while step == plan.get("hold") and not command and not (run.path / "go").exists():
             time.sleep(0.01)
             command = channel.pending()

@@ -120,6 +120,30 @@ def test_pause_and_stop_save_and_resume_carries_on(word, status, fake_run):
     assert not list(fake.run.control.iterdir())
 
 
+@pytest.mark.parametrize(("word", "status"), [("pause", "paused"), ("stop", "stopped")])
+def test_a_word_to_a_stage_that_is_just_ending_holds_before_the_next(word, status, fake_run):
+    """The stage looks for commands no more; what was promised is kept all the same."""
+    fake = fake_run(seconds=0.05, deaf=True)
+    process = fake.supervise()
+    fake.wait_step(1)
+    assert "will do" in command(fake.run, word)["says"]
+    assert process.wait(60) == 1 and fake.status() == status
+    stages = fake.state().stages
+    assert stages[0].status == "done" and stages[1].status == "waiting"
+    fake.plan()
+    assert fake.supervise(wait=True) == 0 and fake.status() == "done"
+
+
+def test_a_word_to_a_stage_that_crashes_holds_too(fake_run):
+    fake = fake_run(seconds=0.1, deaf=True, crash={"1": 8})
+    process = fake.supervise()
+    fake.wait_step(2)
+    command(fake.run, "pause")
+    assert process.wait(60) == 1 and fake.status() == "paused" and fake.state().attempt == 1
+    fake.plan()
+    assert fake.supervise(wait=True) == 0 and fake.status() == "done"
+
+
 def test_nobody_to_pause_is_said(fake_run):
     fake = fake_run()
     with pytest.raises(InputError, match="interrupted"):
