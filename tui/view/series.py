@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Literal
 
 Trend = Literal["rising", "falling", "steady", ""]
@@ -60,9 +59,7 @@ def moving_average(values: Sequence[float], weight: float) -> list[float]:
     if len(found) < len(values):  # most of a long row: nothing is left to debias
         left = values[len(found) :]
         if math.isfinite(sum(left)):
-            found += accumulate(left, lambda before, value: weight * before + rest * value, initial=average)
-            del found[-len(left) - 1]  # what it began with
-            return found
+            return found + [average := weight * average + rest * value for value in left]
         for value in left:
             if finite(value):
                 average = weight * average + rest * value
