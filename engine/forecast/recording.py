@@ -144,7 +144,7 @@ def settled(events: list[Event]) -> list[Event]:
     newest first. What is free after them is the same in any order, and autograd's goes by addresses."""
     found: list[Event] = []
     run: list[Event] = []
-    for event in [*events, None]:
+    for event in [*events, None]:  # None ends the last run
         if event is not None and event.kind == FREE:
             run.append(event)
             continue
@@ -166,13 +166,13 @@ def _newest_first(run: list[Event]) -> list[Event]:
             before += other <= before
         insort(places, before)
     later: dict[tuple[int, str], int] = {}
-    settled = []
+    found = []
     for event in run:
         kind = event.size, event.name
         number = later.get(kind, 0)
         later[kind] = number + 1
-        settled.append(replace(event, place=freed[kind][number] - number))
-    return settled
+        found.append(replace(event, place=freed[kind][number] - number))
+    return found
 
 
 def _later(one: Event, other: Event, times: int, since: Event | None = None) -> Event:

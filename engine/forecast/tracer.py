@@ -48,7 +48,7 @@ class Tracer:
             except Ended:
                 if fresh or cancelled != self._cancelled:
                     raise
-                self._ready(quantized)  # it had just ended of idleness, or what it lived on is gone: one more
+                self._ready(quantized)  # it had just ended of idleness, or was killed by somebody: one more
                 return self._answer(description, timeout)
             except BaseException:
                 self._end()

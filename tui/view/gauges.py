@@ -124,11 +124,11 @@ def title_of(state: RunState, stage: StageState | None, key: str) -> str:
     return TITLES.get(key, key.replace("_", " "))
 
 
+# ---- gauges --------------------------------------------------------------------------------------------------------------
+
+
 MEASURED = {"kl": ("kl", "KL"), "reward": ("preference_gap", "gap")}
 """Live figure -> the gate whose figure it estimates, and what that is called."""
-
-
-# ---- gauges --------------------------------------------------------------------------------------------------------------
 
 
 def gauges_of(state: RunState, stage: StageState | None) -> list[Gauge]:

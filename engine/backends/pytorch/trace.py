@@ -45,8 +45,9 @@ FEWEST = 3
 
 
 def main() -> int:
-    idle = float(sys.argv[1]) if len(sys.argv) > 1 else None
-    if "--quantized" not in sys.argv:
+    words = sys.argv[1:]
+    idle = next((float(word) for word in words if word != "--quantized"), None)
+    if "--quantized" not in words:
         leave_out()
     out = os.dup(1)
     os.dup2(2, 1)  # what libraries print on the way must not mix with the answers
