@@ -31,4 +31,14 @@ def home(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture(scope="session")
+def warm_process():
+    """Where ``Warm`` runs are forked (tests/warm.py)."""
+    from tests.warm import WarmProcess
+
+    process = WarmProcess()
+    yield process
+    process.close()
+
+
 from tests.runs.fakes import fake_run, until  # noqa: E402, F401 - fixtures for all

@@ -33,8 +33,12 @@ def leave_out() -> None:
 
 
 @contextlib.contextmanager
-def without_collecting() -> Iterator[None]:
-    """Imports make thousands of objects that stay, and the collector would look at all of them again and again."""
+def without_collecting(for_good: bool = False) -> Iterator[None]:
+    """Imports make thousands of objects that stay, and the collector would look at all of them again and again.
+
+    ``for_good``: never look at what is there now again, half a second for each full collection (a trainer begins with
+    one). For a process that ends with what it imports for; what is in a cycle by then stays in memory.
+    """
     if not gc.isenabled():
         yield
         return
@@ -43,3 +47,5 @@ def without_collecting() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+        if for_good:
+            gc.freeze()

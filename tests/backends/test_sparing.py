@@ -1,4 +1,4 @@
-"""A stage's process imports bitsandbytes only where something is quantized."""
+"""A stage's process imports bitsandbytes only where something is quantized, and does not look through its imports again."""
 
 from __future__ import annotations
 
@@ -34,3 +34,25 @@ def test_bitsandbytes_is_left_out_where_nothing_is_quantized(quantization, optim
     words = [sys.executable, "-P", "-c", SCRIPT, quantization, optimizer, str(tmp_path)]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
     assert said == [str(left_out), str(left_out)]
+
+
+ALONE = """
+import gc
+from pathlib import Path
+from engine.backends import open_backend
+from engine.backends.interface import LoadSettings
+from engine.models.lineage import Base, Lineage
+backend = open_backend("pytorch")
+settings = LoadSettings("none", "fp32", "none", 8, 16.0, 0.0, "attention", False, 0, False)
+backend.alone(settings, "", None)
+try:
+    backend.load(Lineage(Base("nowhere", "/nonexistent", None, {})), Path("/nonexistent"), settings)
+except Exception as error:
+    assert gc.isenabled(), error
+print(gc.get_freeze_count() > 100_000, len(gc.get_objects()) < 100_000)
+"""
+
+
+def test_what_was_imported_is_not_looked_through_again():
+    done = subprocess.run([sys.executable, "-P", "-c", ALONE], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True"], done.stderr

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kill.conftest import Real
 from tests.kill.test_kill import torture
+from tests.real_run import Real
 
 COMMON = """
     batch_size: 8
@@ -71,9 +71,9 @@ def every_method(tmp_path_factory):
 
 
 @pytest.fixture
-def killed(real, tmp_path):
-    (tmp_path / "home" / "short.yaml").write_text(EVERY_METHOD)
-    return real
+def killed(warm):
+    (warm.home / "short.yaml").write_text(EVERY_METHOD)
+    return warm
 
 
 def told(real: Real) -> list[dict[str, float]]:
@@ -87,7 +87,7 @@ def told(real: Real) -> list[dict[str, float]]:
 @pytest.mark.kill
 @pytest.mark.timeout(900)
 def test_every_method_survives_being_killed(killed, every_method):
-    torture(killed, seed=3, kills=1, stages=METHODS)
+    torture(killed, seed=3, kills=3, stages=METHODS)
     assert killed.result() == every_method.result()
     assert told(killed) == told(every_method)
     assert any(alert.code == "step-back" for alert in every_method.run.state().alerts)

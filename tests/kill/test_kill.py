@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from engine.runs.lock import held
-from tests.kill.conftest import COMMAND, Real
+from tests.real_run import COMMAND, Real
 
 VICTIMS = ["stage", "supervisor", "watcher", "all"]
 
@@ -38,9 +38,9 @@ def kill_once(real: Real, draw: random.Random, stage: int, victim: str) -> None:
     step = draw.randint(min(before + 1, total), total)
     reach(real, lambda state: state.stages[stage].steps_done >= step or state.status == "done")
     time.sleep(draw.uniform(0, 0.25))  # in a step, in an evaluation, in the middle of a save
-    holder = real.supervisor()
+    stages, holder = real.stages(), real.supervisor()
     victims = {
-        "stage": real.stages(),
+        "stage": stages,
         "supervisor": [psutil.Process(holder.pid)] if holder else [],
         "watcher": [psutil.Process(watcher.pid)] if watcher else [],
     }
@@ -66,8 +66,8 @@ def torture(real: Real, seed: int, kills: int, stages: int = 2) -> None:
             kill_once(real, draw, stage, VICTIMS[(number + stage) % 4] if kills < 5 else draw.choice(VICTIMS))
         if stage == 0:
             reach(real, lambda state: state.stages[0].status == "done" or (real.run.output_folder(0)).is_dir())
-            holder = real.supervisor()
-            for pid in [*([holder.pid] if holder else []), *(process.pid for process in real.stages())]:
+            stages, holder = real.stages(), real.supervisor()
+            for pid in [*([holder.pid] if holder else []), *(process.pid for process in stages)]:
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
@@ -80,8 +80,17 @@ def torture(real: Real, seed: int, kills: int, stages: int = 2) -> None:
 
 @pytest.mark.kill
 @pytest.mark.timeout(900)
-def test_killed_runs_end_in_the_same_bits(real, uninterrupted):
-    torture(real, seed=1, kills=3)
+def test_killed_runs_end_in_the_same_bits(warm, uninterrupted):
+    torture(warm, seed=1, kills=3)
+    assert warm.result() == uninterrupted.result()
+    assert warm.run.state().attempt > uninterrupted.run.state().attempt
+
+
+@pytest.mark.kill
+@pytest.mark.timeout(900)
+def test_so_do_runs_of_the_command_line(real, uninterrupted):
+    """Every process started as a user's run starts it, by commands."""
+    torture(real, seed=2, kills=1)
     assert real.result() == uninterrupted.result()
     assert real.run.state().attempt > uninterrupted.run.state().attempt
 
@@ -89,7 +98,8 @@ def test_killed_runs_end_in_the_same_bits(real, uninterrupted):
 @pytest.mark.soak
 @pytest.mark.kill
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("seed", [11, 12])
-def test_twenty_kills_of_each_method_end_in_the_same_bits(seed, real, uninterrupted):
-    torture(real, seed=seed, kills=10)
-    assert real.result() == uninterrupted.result()
+@pytest.mark.parametrize("seed, started", [(11, "real"), (12, "warm")])
+def test_twenty_kills_of_each_method_end_in_the_same_bits(seed, started, request, uninterrupted):
+    run = request.getfixturevalue(started)
+    torture(run, seed=seed, kills=10)
+    assert run.result() == uninterrupted.result()

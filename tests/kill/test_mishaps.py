@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from engine.runs.directory import RunDirectory
-from tests.kill.conftest import COMMAND, RECIPE, Real
+from tests.real_run import COMMAND, RECIPE, Real
 from tests.runs.fakes import wait_for
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(900)]

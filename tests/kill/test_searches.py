@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.kill.conftest import Real
+from tests.real_run import Real, Warm
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(1800)]
 RECIPE = """\
@@ -64,11 +64,12 @@ JOURNALS = {"abliteration": "study.jsonl", "steering": "candidates.jsonl"}
 def kill(real: Real, index: int, draw: random.Random, whom: str) -> None:
     """After a random step of a stage and a little more: in a trial, between two, or while one is written down."""
     stage = real.run.state().stages[index]
-    step = draw.randint(stage.steps_done + 1, min(stage.steps_done + 5, stage.steps_total))
+    total = stage.steps_total
+    step = draw.randint(min(stage.steps_done + 1, total), min(stage.steps_done + 3, total))
     real.wait(lambda state: state.stages[index].steps_done >= step or state.status == "done")
     time.sleep(draw.uniform(0, 0.3))
-    holder = real.supervisor()
-    victims = [*([psutil.Process(holder.pid)] if holder and whom == "all" else []), *real.stages()]
+    stages, holder = real.stages(), real.supervisor()
+    victims = [*([psutil.Process(holder.pid)] if holder and whom == "all" else []), *stages]
     for process in victims:
         try:
             os.kill(process.pid, signal.SIGKILL)
@@ -111,13 +112,18 @@ def whole(request, tmp_path_factory):
     """The run that nothing happens to."""
     if request.param == "mlx":
         pytest.importorskip("mlx_lm")
-    undisturbed = Real(tmp_path_factory.mktemp("whole"), RECIPE if request.param == "pytorch" else ON_MLX)
+    folder = tmp_path_factory.mktemp("whole")
+    undisturbed = (
+        Real(folder, ON_MLX)
+        if request.param == "mlx"
+        else Warm(request.getfixturevalue("warm_process"), folder, RECIPE)
+    )
     try:
         undisturbed.start()
         undisturbed.finish(PATIENCE)
         yield undisturbed
     finally:
-        end(undisturbed)
+        undisturbed.end()
 
 
 def killed_as(real: Real, plan: list[tuple[int, str]], whole: Real, seed: int) -> None:
@@ -133,26 +139,21 @@ def killed_as(real: Real, plan: list[tuple[int, str]], whole: Real, seed: int) -
             wanted = outcome(whole, index)
             assert wanted["files"] and wanted["lineage"] and outcome(real, index) == wanted
     finally:
-        end(real)
-
-
-def end(real: Real) -> None:
-    """Nothing of a run that did not come to its end is left behind."""
-    if real.run is None:
-        return
-    holder = real.supervisor()
-    if holder:
-        psutil.Process(holder.pid).kill()
-    for process in real.stages():
-        process.kill()
+        real.end()
 
 
 def again(whole: Real, folder: Path) -> Real:
-    return Real(folder / "killed", (whole.home / "short.yaml").read_text())
+    home, recipe = folder / "killed", (whole.home / "short.yaml").read_text()
+    return Warm(whole.process, home, recipe) if isinstance(whole, Warm) else Real(home, recipe)
 
 
 def test_a_killed_search_ends_as_the_undisturbed_one(whole, tmp_path):
-    killed_as(again(whole, tmp_path), [(0, "all"), (1, "stage")], whole, 5)
+    killed_as(
+        again(whole, tmp_path),
+        [(0, "stage"), (0, "all"), (0, "stage"), (1, "all"), (1, "stage"), (1, "stage")],
+        whole,
+        5,
+    )
 
 
 @pytest.mark.soak

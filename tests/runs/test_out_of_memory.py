@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 
-from engine.runs.directory import list_runs
 from engine.runs.events import AlertEvent, CheckpointEvent, StepEvent
 from engine.runs.log import read_events
 from engine.stages.memory import fall_back, ran_out, smaller
 from recipes.load import load_recipe
 from tests.in_process import run_here
+from tests.real_run import Warm
 
 RECIPE = """\
 name: tight
@@ -33,45 +30,25 @@ stages:
     evaluation: {{max_new_tokens: 4, prompts: 4, suite_n: 1, samples: 0}}
 on_gate_fail: warn
 """
-INJECTED = """
-import builtins, os, sys
-real = builtins.__import__
-def importing(name, *args, **kwargs):
-    module = real(name, *args, **kwargs)
-    training = sys.modules.get("engine.backends.pytorch.training")
-    trainer = getattr(training, "LinkedTrainer", None)
-    if trainer is not None and not hasattr(trainer, "injected"):
-        trainer.injected = True
-        step = trainer.training_step
-        def training_step(self, model, inputs, *rest, **named):
-            import torch
-            rows = inputs["input_ids"].shape[0]
-            if rows > int(os.environ["MOST_ROWS"]) and self.state.global_step >= int(os.environ["FROM_STEP"]):
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return step(self, model, inputs, *rest, **named)
-        trainer.training_step = training_step
-    return module
-builtins.__import__ = importing
-"""
 
 
-def run(tmp_path, batch_size, accumulation, most_rows=10_000, from_step=0):
-    """The exit code and events of a run whose trainer cannot take more than so many rows."""
-    home = tmp_path / f"home-{batch_size}-{most_rows}-{from_step}"
-    home.mkdir(exist_ok=True)
-    (home / "sitecustomize.py").write_text(INJECTED)
-    (home / "tight.yaml").write_text(RECIPE.format(batch_size=batch_size, accumulation=accumulation))
-    environment = {
-        **os.environ, "FINETUNE_TUI_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(home),
-        "MOST_ROWS": str(most_rows), "FROM_STEP": str(from_step),
-    }  # fmt: skip
-    command = [sys.executable, "-P", "-m", "tui.cli", "run", str(home / "tight.yaml"), "--headless"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
-    before, os.environ["FINETUNE_TUI_HOME"] = os.environ["FINETUNE_TUI_HOME"], str(home)
-    try:
-        return done, read_events(list_runs()[-1].events), list_runs()[-1]
-    finally:
-        os.environ["FINETUNE_TUI_HOME"] = before
+@pytest.fixture
+def run(warm_process, tmp_path):
+    """Runs of the recipe to their ends, in one home; their trainer cannot take more than 4 rows."""
+    made = []
+
+    def run(from_step=0):
+        recipe = RECIPE.format(batch_size=8, accumulation=1)
+        tight = Warm(warm_process, tmp_path / "tight", recipe, hook="tests.runs.no_memory:inject")
+        made.append(tight)
+        tight.environment |= {"MOST_ROWS": "4", "FROM_STEP": str(from_step)}
+        tight.start()
+        tight.finish()
+        return read_events(tight.run.events), tight.run
+
+    yield run
+    for tight in made:
+        tight.end()
 
 
 def losses(events):
@@ -94,24 +71,22 @@ def undisturbed(tmp_path_factory):
     return losses(events)
 
 
-def test_the_recovered_run_learns_what_the_smaller_micro_batch_would_have(tmp_path, undisturbed):
-    done, recovered, where = run(tmp_path, batch_size=8, accumulation=1, most_rows=4)
-    assert done.returncode in (0, 3), done.stderr
+def test_the_recovered_run_learns_what_the_smaller_micro_batch_would_have(run, undisturbed):
+    recovered, where = run()
     (text,) = told(recovered)
     assert "micro-batch of 8" in text and "4, and 2 of them accumulated" in text and "effective batch stays 8" in text
     kept = json.loads((where.stage_folder(0, "sft") / "micro-batch.json").read_text())
     assert kept == {"batch_size": 4, "accumulation": 2}
     assert losses(recovered) == undisturbed
     # The next run of the same stage here does not run into it again, and says why.
-    _, again, _ = run(tmp_path, batch_size=8, accumulation=1, most_rows=4)
+    again, _ = run()
     assert told(again) == [] and losses(again) == undisturbed
     said = [event.text for event in again if isinstance(event, AlertEvent) and event.code == "smaller-micro-batch"]
     assert len(said) == 1 and "micro-batch of 8: beginning with 4, and 2" in said[0]
 
 
-def test_memory_that_runs_out_later_costs_the_steps_since_the_checkpoint(tmp_path, undisturbed):
-    done, recovered, _ = run(tmp_path, batch_size=8, accumulation=1, most_rows=4, from_step=3)
-    assert done.returncode in (0, 3), done.stderr
+def test_memory_that_runs_out_later_costs_the_steps_since_the_checkpoint(run, undisturbed):
+    recovered, _ = run(from_step=3)
     restored = [event.step for event in recovered if isinstance(event, CheckpointEvent) and event.action == "restored"]
     assert restored[0] == 2 and len(told(recovered)) == 1
     # The same rows in other pieces: equal but for the rounding of sums.

@@ -16,21 +16,25 @@ from engine.models.lineage import Lineage
 class PyTorchBackend:
     name = "pytorch"
 
+    def __init__(self) -> None:
+        self._alone = False
+
     def versions(self) -> dict[str, str]:
         packages = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
         return {package: version(package) for package in packages}
 
     def alone(self, settings: LoadSettings, optimizer: str, model: Path | None) -> None:
+        self._alone = True
         leave_out_bitsandbytes(settings.quantization, optimizer, model)
 
     def load(self, lineage: Lineage, run_folder: Path, settings: LoadSettings) -> Any:
-        with without_collecting():
+        with without_collecting(self._alone):
             from engine.backends.pytorch.load import load_policy
 
         return load_policy(lineage, run_folder, settings)
 
     def train(self, method: str, policy: Any, rows: Any, stage: Any, link: TrainingLink) -> None:
-        with without_collecting():
+        with without_collecting(self._alone):
             module = importlib.import_module(f"engine.backends.pytorch.{method}")
             from engine.backends.pytorch.speedups import told
         for line in told(policy, stage):
