@@ -119,8 +119,9 @@ def _recorded(config: dict[str, Any], settings: dict[str, Any], compute_capabili
 
 @contextlib.contextmanager
 def _collected() -> Iterator[None]:
-    """The cyclic collector comes when it likes; here everything is freed where the last reference to it ends."""
-    gc.collect()
+    """The cyclic collector comes when it likes; here everything is freed where the last reference to it ends. What the
+    trace before this one left is young; to look at all that the libraries made would take as long as a small trace."""
+    gc.collect(1)
     enabled = gc.isenabled()
     gc.disable()
     try:
