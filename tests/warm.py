@@ -15,6 +15,7 @@ import json
 import os
 import pkgutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -66,7 +67,8 @@ class Forked:
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
-            _as_a_stage(command[at:], **options)
+            ranks = int(command[command.index("--num_processes") + 1]) if "--num_processes" in command else 1
+            _as_a_stage(command[at:], ranks, **options)
 
     def poll(self) -> int | None:
         return self._reap(os.WNOHANG)
@@ -85,7 +87,15 @@ class Forked:
 
 
 def _as_a_stage(
-    argv: list[str], stdin: int, stdout: Any, stderr: int, cwd: Path, env: dict[str, str], start_new_session: bool
+    argv: list[str],
+    ranks: int,
+    *,
+    stdin: int,
+    stdout: Any,
+    stderr: int,
+    cwd: Path,
+    env: dict[str, str],
+    start_new_session: bool,
 ) -> None:
     assert stderr == subprocess.STDOUT and start_new_session
     code = 1
@@ -99,6 +109,8 @@ def _as_a_stage(
         os.environ.clear()
         os.environ.update(env)
         sys.argv = argv
+        if ranks > 1:
+            _become_a_rank(ranks)
         if Forked.hook:
             module, name = Forked.hook.split(":")
             getattr(importlib.import_module(module), name)()
@@ -110,6 +122,21 @@ def _as_a_stage(
 
         traceback.print_exc()
     os._exit(code)
+
+
+def _become_a_rank(ranks: int) -> None:
+    """In as many forks, with what a launcher tells each; their parent waits for all, as a launcher does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(ranks)}
+    pids = []
+    for rank in range(ranks):
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            os.environ.update(told, RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(ranks))
+            return
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    os._exit(next((1 for code in codes if code), 0))
 
 
 def _as_a_supervisor(run: Path, environment: dict[str, str], hook: str) -> None:

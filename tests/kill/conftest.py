@@ -38,6 +38,6 @@ def real(tmp_path):
 
 @pytest.fixture
 def warm(warm_process, tmp_path):
-    made = Warm(warm_process, tmp_path / "home")
+    made = Warm(warm_process, tmp_path / "warm")
     yield made
     made.end()

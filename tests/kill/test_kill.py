@@ -28,6 +28,16 @@ def reach(real: Real, condition) -> None:
         real.resume()
 
 
+def kill_all(real: Real) -> None:
+    """The supervisor and the stage, at once."""
+    stages, holder = real.stages(), real.supervisor()
+    for pid in [*([holder.pid] if holder else []), *(process.pid for process in stages)]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
 def kill_once(real: Real, draw: random.Random, stage: int, victim: str) -> None:
     """Kill at a random moment within the stage (or a little after a random step of it), then carry on."""
     watcher = None
@@ -66,12 +76,7 @@ def torture(real: Real, seed: int, kills: int, stages: int = 2) -> None:
             kill_once(real, draw, stage, VICTIMS[(number + stage) % 4] if kills < 5 else draw.choice(VICTIMS))
         if stage == 0:
             reach(real, lambda state: state.stages[0].status == "done" or (real.run.output_folder(0)).is_dir())
-            stages, holder = real.stages(), real.supervisor()
-            for pid in [*([holder.pid] if holder else []), *(process.pid for process in stages)]:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            kill_all(real)
             real.wait(lambda state: real.status() == "interrupted")
             real.resume()
     reach(real, lambda state: state.status == "done")
@@ -84,15 +89,6 @@ def test_killed_runs_end_in_the_same_bits(warm, uninterrupted):
     torture(warm, seed=1, kills=3)
     assert warm.result() == uninterrupted.result()
     assert warm.run.state().attempt > uninterrupted.run.state().attempt
-
-
-@pytest.mark.kill
-@pytest.mark.timeout(900)
-def test_so_do_runs_of_the_command_line(real, uninterrupted):
-    """Every process started as a user's run starts it, by commands."""
-    torture(real, seed=2, kills=1)
-    assert real.result() == uninterrupted.result()
-    assert real.run.state().attempt > uninterrupted.run.state().attempt
 
 
 @pytest.mark.soak

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from engine.runs.directory import RunDirectory
-from tests.real_run import COMMAND, RECIPE, Real
+from tests.kill.test_kill import kill_all
+from tests.real_run import COMMAND, RECIPE
 from tests.runs.fakes import wait_for
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(900)]
@@ -29,7 +30,7 @@ def newest_checkpoint(run: RunDirectory, index: int, method: str) -> Path:
 
 def test_an_eventful_evening_ends_in_the_same_bits(real, uninterrupted, tmp_path):
     """Started from a folder with decoys, signals to everything, the terminal closed, paused, the newest checkpoint
-    damaged, resumed twice at once."""
+    damaged, resumed twice at once, killed."""
     decoys = tmp_path / "decoys"
     for name in ("engine", "recipes", "tui", "assets"):
         (decoys / name).mkdir(parents=True)
@@ -80,6 +81,12 @@ def test_an_eventful_evening_ends_in_the_same_bits(real, uninterrupted, tmp_path
     codes = [process.returncode for process in both]
     assert sorted(codes) == [0, 2], said
     assert "is held by process" in said[codes.index(2)]
+
+    # kill -9 of everything, in the other stage; its process was started by the command line as all the others here.
+    real.wait(lambda state: state.stages[1].steps_done >= 3)
+    kill_all(real)
+    real.wait(lambda state: real.status() == "interrupted")
+    real.resume()
     real.finish()
     assert any("is damaged" in alert.text for alert in real.run.state().alerts)
     assert real.result() == uninterrupted.result()
@@ -95,13 +102,12 @@ def test_watching_from_the_start_and_attaching_at_the_end_show_the_same(uninterr
 
 
 @pytest.mark.parametrize("also_the_supervisor", [False, pytest.param(True, marks=pytest.mark.soak)])
-def test_two_gloo_processes_train_one_stage_and_die_together(also_the_supervisor, real):
+def test_two_gloo_processes_train_one_stage_and_die_together(also_the_supervisor, real, warm):
     recipe = SFT_ONLY.replace("threads: 1", "threads: 1\nprocesses: 2") + "on_gate_fail: warn\n"
-    whole = Real(real.home.with_name("whole"), recipe)
-    whole.start()
-    whole.finish()
-    logs = [path.read_text(errors="replace") for path in whole.run.logs.glob("01-*.log")]
-    assert whole.run.state().stages[0].steps_done == 16, logs
+    (warm.home / "short.yaml").write_text(recipe)
+    warm.start()
+    warm.finish()
+    assert warm.run.state().stages[0].steps_done == 16, warm.logs()
 
     (real.home / "short.yaml").write_text(recipe)
     real.start()
@@ -121,12 +127,13 @@ def test_two_gloo_processes_train_one_stage_and_die_together(also_the_supervisor
         assert real.stages() == [], "a rank outlived its supervisor"
         real.resume()
     real.finish()
-    assert real.result() == whole.result()
+    assert real.result() == warm.result()
 
 
 FULL_DISK = """
 import json, os, subprocess, sys, time
 from pathlib import Path
+from engine.runs.directory import RunDirectory, status
 home = Path(os.environ["FINETUNE_TUI_HOME"])
 filler = home / "filler"
 words = {words!r}
@@ -137,13 +144,14 @@ assert started.returncode == 0, started.stderr
 run = json.loads(started.stdout)["id"]
 def shown():
     return json.loads(finetune("show", run, "--json").stdout)
-while shown()["stages"][0]["steps_done"] < 4:
-    time.sleep(0.1)
+def wait(condition):
+    while not condition(RunDirectory(home / "runs" / run)):
+        time.sleep(0.05)
+wait(lambda run: run.state().stages[0].steps_done >= 4)
 room = os.statvfs(home)
 with open(filler, "wb") as file:
     file.write(bytes(room.f_bavail * room.f_frsize - 10 * 2**20))
-while shown()["status"] not in ("paused", "failed", "done"):
-    time.sleep(0.2)
+wait(lambda run: status(run, run.state()) in ("paused", "failed", "done"))
 first = shown()
 filler.unlink()
 resumed = finetune("resume", run)
