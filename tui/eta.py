@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from engine.runs.events import AlertEvent, AnyEvent, CheckpointEvent, PhaseEvent, StageEvent, StepEvent, number
+from engine.runs.events import (
+    AlertEvent,
+    AnyEvent,
+    CheckpointEvent,
+    OutlookEvent,
+    PhaseEvent,
+    StageEvent,
+    StepEvent,
+    number,
+)
 from engine.runs.state import RunState
 
 RECENT = 50
@@ -13,9 +22,9 @@ evaluations are done."""
 
 
 class Eta:
-    """Seconds left. A stage's steps go at their recent pace; what comes between and after them takes what was forecast,
-    corrected by how much longer the work before the first step took than its own forecast. Without a forecast in the
-    log the evaluation after the steps takes as long as the one before.
+    """Seconds left. A stage's steps go at their recent pace; what comes between and after them takes what the stage's
+    outlook says (priced by its own work so far); without one, what was forecast, corrected by how much longer the work
+    before the first step took than its own forecast; without that, as long as the evaluation before.
 
     A stage that has not begun is taken to cost, per step and per evaluation, what the stages so far did. Before the
     first steps nothing is known and None is said.
@@ -24,6 +33,8 @@ class Eta:
     def __init__(self) -> None:
         self._foretold: dict[int | None, dict[str, float]] = {}
         """Stage -> seconds ``before``, ``during`` and ``after`` its steps, as the log has them."""
+        self._outlook: dict[int | None, dict[str, float]] = {}
+        """Stage -> the same of ``during`` and ``after``, by what the stage has taken so far."""
         self._before: dict[int | None, float] = {}
         """Stage -> what its first attempt took until its steps began; a later one finds its evaluations done."""
         self._begin(0.0)
@@ -42,6 +53,8 @@ class Eta:
             self._begin(event.time)
         elif isinstance(event, AlertEvent) and event.code == "forecast":
             self._foretold[event.stage] = dict(event.detail.get("time_s", {}).get("around", {}))
+        elif isinstance(event, OutlookEvent):
+            self._outlook[event.stage] = event.around
         elif isinstance(event, PhaseEvent) and event.phase == "training" and self._training_began is None:
             self._before.setdefault(event.stage, event.time - self._stage_began)
             self._training_began = event.time
@@ -65,6 +78,8 @@ class Eta:
         before = self._before.get(stage.index, 0.0)
         foretold = self._foretold.get(stage.index, {})
         slower = before / foretold["before"] if before and foretold.get("before") else 1.0
+        if stage.index in self._outlook:
+            foretold, slower = self._outlook[stage.index], 1.0
         after = slower * foretold["after"] if "after" in foretold else before
         if self._after_began is not None:
             mine = max(0.0, after - (now - self._after_began))

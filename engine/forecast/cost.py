@@ -7,6 +7,7 @@ a kind that nobody measured takes the others' median.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,13 @@ REST = 8.0
 """Seconds of a stage beside all that: preparing rows, the probe of the longest batch, checkpoints; an assumption."""
 CHARACTERS_A_TOKEN = 4.0
 """Of English text with a modern vocabulary, where the model has written nothing here yet."""
+PROMPT, LIMIT, SAMPLED, AS_ALIKE = 3.0, 0.3, 0.2, 0.05
+"""What makes completions unlike others: prompts 10 % longer count a little more than a limit 2.5 times as high, or than
+being sampled or not. Judged on the lab's methods (``python -m tests.bench bench_time_forecast``)."""
+OWN = 0.1
+"""So much nearer is what the stage itself wrote."""
+LIMITLESS = 64
+"""Where no limit is known."""
 CUT = 0.95
 """Share of the limit from which on completions count as cut off by it, so that a higher limit makes them longer."""
 
@@ -103,34 +111,54 @@ class Known:
     same: Sequence[Record]
     seconds: str = "s"
     """``s``: of the wall. The benchmark on a shared machine takes ``cpu``."""
+    now: Record | None = None
+    """What the stage in question has measured itself so far: it counts before all others."""
 
     @property
     def characters_a_token(self) -> float:
+        """Of all that was written here."""
         return characters_a_token([one for record in self.same for one in record["generate"]]) or CHARACTERS_A_TOKEN
 
-    def passes(self, limit: int, greedy: bool) -> float:
-        """Passes that a batch takes: the length of its longest completion."""
-        return self._length(limit, greedy, "passes", "batches")
+    def written_to(self, prompt: float, limit: int, greedy: bool) -> Written:
+        """What the model writes, at most ``limit`` tokens, to prompts of ``prompt`` characters: as to those it answered
+        here that were most alike. Up to the limit where none is known, or all were cut off by theirs."""
+        far = [
+            (_unlike(one, prompt, limit, greedy) - (OWN if record is self.now else 0.0), one)
+            for record in (*self.same, *([self.now] if self.now else []))
+            for one in record["generate"] if one["n"] >= GENERATED_AT_ONCE / 2
+        ]  # fmt: skip
+        if not far:
+            return Written(float(limit), float(limit), self.characters_a_token)
+        least = min(distance for distance, _ in far)
+        alike = [one for distance, one in far if distance <= least + AS_ALIKE]
+        passes, tokens = (
+            sum(one[sums] for one in alike) / sum(one[counts] for one in alike)
+            for sums, counts in (("passes", "batches"), ("tokens", "n"))
+        )
+        longest = max(one["limit"] for one in alike)
 
-    def written(self, limit: int, greedy: bool) -> float:
-        """Mean tokens of a completion."""
-        return self._length(limit, greedy, "tokens", "n")
+        def up_to(mean: float) -> float:
+            return float(limit) if limit > longest and mean >= CUT * longest else min(float(limit), mean)
 
-    def _length(self, limit: int, greedy: bool, sums: str, counts: str) -> float:
-        """Of completions with the nearest limit, sampled alike if any were; the limit itself where none is known, or all
-        were cut off by theirs."""
-        found: dict[int, tuple[float, float]] = {}
-        made = [one for record in self.same for one in record["generate"] if one["n"] >= GENERATED_AT_ONCE / 2]
-        for one in [one for one in made if one["greedy"] == greedy] or made:
-            length, count = found.get(one["limit"], (0.0, 0.0))
-            found[one["limit"]] = length + one[sums], count + one[counts]
-        if not found:
-            return float(limit)
-        nearest = min(found, key=lambda known: (abs(known - limit) / max(known, limit), known))
-        mean = found[nearest][0] / found[nearest][1]
-        if nearest != limit and mean >= CUT * nearest:
-            return float(limit)
-        return min(float(limit), mean)
+        return Written(up_to(passes), up_to(tokens), characters_a_token(alike) or self.characters_a_token)
+
+
+@dataclass(frozen=True)
+class Written:
+    """``passes`` a batch takes (tokens of its longest completion), ``tokens`` of a completion in the mean, and characters
+    of a token of such texts."""
+
+    passes: float
+    tokens: float
+    characters: float
+
+
+def _unlike(one: dict[str, float], prompt: float, limit: int, greedy: bool) -> float:
+    """How far completions that were made are from those that are wanted. The same prompts are as long to the per cent;
+    what is asked alike is sampled alike and given like limits."""
+    asked = max(1.0, one["prompt_characters"] / one["n"])
+    other = abs(math.log(asked / max(1.0, prompt))) * PROMPT
+    return other + LIMIT * abs(math.log(one["limit"] / limit)) + SAMPLED * (bool(one["greedy"]) != greedy)
 
 
 def characters_a_token(generated: Sequence[dict[str, float]]) -> float:
@@ -141,8 +169,8 @@ def characters_a_token(generated: Sequence[dict[str, float]]) -> float:
     return sum(one["characters"] for one in generated) / tokens if tokens > 0 else 0.0
 
 
-def known_of(records: Sequence[Record], model: ModelFacts, seconds: str = "s") -> Known:
-    return Known(records, [record for record in records if record["model"] == model.config], seconds)
+def known_of(records: Sequence[Record], model: ModelFacts, seconds: str = "s", now: Record | None = None) -> Known:
+    return Known(records, [record for record in records if record["model"] == model.config], seconds, now)
 
 
 class Cost:
@@ -152,6 +180,12 @@ class Cost:
         self.known, self.hardware, self.settings = known, hardware, settings
         self.formula = Formula(model, settings, hardware)
         self.factors = self._factors(known.same) or self._factors(known.records)
+        if known.now is not None:
+            self.factors |= {
+                kind: found
+                for kind, found in self._factors([known.now]).items()
+                if kind not in ("load", "rest", "step")
+            }
 
     # ---- what was measured ---------------------------------------------------------------------------------------
 
@@ -229,14 +263,14 @@ class Cost:
 
     def generated(self, one: Generated) -> float:
         batches = -(-one.n // GENERATED_AT_ONCE)
-        passes = batches * self.known.passes(one.limit, one.greedy)
-        tokens = one.prompt / self.known.characters_a_token
+        written = self.known.written_to(one.prompt, one.limit, one.greedy)
+        passes, tokens = batches * written.passes, one.prompt / written.characters
         return self.formula.generating(passes, batches, one.n / batches, tokens) * self.factor("generate")
 
     def scored(self, one: Scored) -> float:
-        tokens = self.known.characters_a_token
-        answer = self.known.written(one.limit, one.greedy) if one.answer is None else one.answer / tokens
-        return self.formula.scoring(one.kind, one.n, one.prompt / tokens, answer) * self.factor(one.kind)
+        written = self.known.written_to(one.prompt, one.limit or LIMITLESS, one.greedy)
+        answer = written.tokens if one.answer is None else one.answer / written.characters
+        return self.formula.scoring(one.kind, one.n, one.prompt / written.characters, answer) * self.factor(one.kind)
 
     def padded(self, work: Workload) -> dict[str, float]:
         """Tokens of a step, of a row, and those of a row that are generated."""
@@ -272,11 +306,12 @@ def padded_step(work: Workload, settings: Settings, known: Known) -> dict[str, f
     """What a step computes on, in tokens, as planned: the lengths that batches are padded to."""
     rows = settings.sequences * settings.accumulation
     if settings.method in GROUPS:
-        generated = known.passes(settings.max_new_tokens, False)
-        length = min(settings.length, work.asked / known.characters_a_token + generated)
-        return {"tokens": rows * length, "length": length, "generated": generated}
+        written = known.written_to(work.asked, settings.max_new_tokens, False)
+        length = min(settings.length, work.asked / written.characters + written.passes)
+        return {"tokens": rows * length, "length": length, "generated": written.passes}
     length = work.padded / known.characters_a_token
     if work.own_limit:
-        length = max(length, work.own_prompt / known.characters_a_token + known.passes(work.own_limit, False))
+        written = known.written_to(work.own_prompt, work.own_limit, False)
+        length = max(length, work.own_prompt / written.characters + written.passes)
     length = min(settings.length, length)
     return {"tokens": rows * (1 + work.extra_rows) * length, "length": length, "generated": 0.0}

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine.forecast.cost import Cost, known_of
 from engine.forecast.duration import duration, stage_signature
 from engine.forecast.hardware import Hardware, this_machine
 from engine.forecast.model import ModelFacts, from_folder
 from engine.forecast.of_stages import computes_in
-from engine.forecast.rates import measured_here
+from engine.forecast.rates import measured_here, record_of
 from engine.forecast.settings import GROUPS, Settings, from_stage
 from engine.forecast.verdict import estimate
 from engine.forecast.workload import workload
@@ -48,6 +49,22 @@ def expectation(loaded: LoadedRecipe, stage: Any, index: int, base: Path) -> dic
     signature = stage_signature(loaded.recipe, index)
     taken = duration(model, settings, hardware, workload(loaded, index), records, signature)
     return {"memory": memory, "time_s": taken.to_json()}
+
+
+def outlook(
+    loaded: LoadedRecipe, stage: Any, index: int, base: Path, measured: dict[str, Any]
+) -> dict[str, float] | None:
+    """Seconds ``during`` and ``after`` the steps of a stage under way that has ``measured`` so much (engine/stages/work)."""
+    known = _known(loaded.recipe, stage, index, base)
+    if known is None:
+        return None
+    model, settings, hardware = known
+    now = record_of(loaded, stage, index, base, measured)
+    work = workload(loaded, index)
+    found = Cost(
+        model, settings, hardware, known_of(measured_here(hardware.name, hardware.backend), model, now=now)
+    ).around(work)
+    return {when: round(found[when], 3) for when in ("during", "after")}
 
 
 def _known(recipe: Any, stage: Any, index: int, base: Path) -> tuple[ModelFacts, Settings, Hardware] | None:

@@ -101,6 +101,13 @@ class GateEvent(Event, tag="gate"):
     high: Number | None = None
 
 
+class OutlookEvent(Event, tag="outlook"):
+    """What a stage still takes beside its steps, priced by what it took so far itself."""
+
+    around: dict[str, float]
+    """Seconds ``during`` (between steps, evaluations and saving) in all and ``after`` the last step."""
+
+
 class HeartbeatEvent(Event, tag="heartbeat", gc=False):
     pass
 
@@ -115,7 +122,7 @@ class ExitEvent(Event, tag="exit"):
 
 AnyEvent = (
     RunEvent | StageEvent | PhaseEvent | StepEvent | MetricEvent | SampleEvent | AlertEvent | CheckpointEvent
-    | GateEvent | HeartbeatEvent | ExitEvent
+    | GateEvent | OutlookEvent | HeartbeatEvent | ExitEvent
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()

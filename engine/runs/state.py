@@ -19,6 +19,7 @@ from engine.runs.events import (
     GateEvent,
     HeartbeatEvent,
     MetricEvent,
+    OutlookEvent,
     PhaseEvent,
     RunEvent,
     SampleEvent,
@@ -133,6 +134,7 @@ class RunState:
             RunEvent: self._run, StageEvent: self._stage,
             PhaseEvent: self._phase, MetricEvent: self._metric, SampleEvent: self._sample, AlertEvent: self._alert,
             CheckpointEvent: self._checkpoint, GateEvent: self._gate, ExitEvent: self._exit,
+            OutlookEvent: lambda _: None,  # of the moment, and for clocks (tui/eta.py)
         }  # fmt: skip
 
     def apply_all(self, events: Iterable[AnyEvent]) -> RunState:

@@ -12,12 +12,13 @@ from typing import Any
 
 from engine.backends import open_backend, resolve
 from engine.backends.interface import Backend, LoadSettings, Message
+from engine.forecast.launch import outlook
 from engine.forecast.rates import keep, record_of
 from engine.models.lineage import Lineage, lineage_in
 from engine.runs.channel import Channel
 from engine.runs.checkpoints import CheckpointStore
 from engine.runs.directory import RunDirectory
-from engine.runs.events import AlertEvent, PhaseEvent
+from engine.runs.events import AlertEvent, OutlookEvent, PhaseEvent
 from engine.stages.interruption import Interrupted
 from engine.stages.results import Results
 from engine.stages.work import Work
@@ -101,6 +102,15 @@ class StageContext:
             with contextlib.suppress(OSError, InputError):
                 loaded = LoadedRecipe(self.recipe, self.run.recipe, self.run.path, "")
                 keep(record_of(loaded, self.stage, self.index, self.base_folder(), self.work.to_json()))
+
+    def tell_outlook(self) -> None:
+        """What is left beside the steps, by this attempt's own pace. Never a reason for a stage to fail either."""
+        if self.work.loading and self.rank == 0:
+            with contextlib.suppress(OSError, InputError):
+                loaded = LoadedRecipe(self.recipe, self.run.recipe, self.run.path, "")
+                around = outlook(loaded, self.stage, self.index, self.base_folder(), self.work.to_json())
+                if around is not None:
+                    self.channel.emit(OutlookEvent(around=around))
 
     def phase(self, phase: str, detail: str = "", unit: str = "") -> Callable[[int, int], None]:
         """Announce a phase; the returned function reports progress in it and ends the stage if that was asked."""

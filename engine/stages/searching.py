@@ -38,6 +38,7 @@ def tell_step(context: StageContext, journal: Path, step: int, values: Mapping[s
     """A finished step of the search: it is in the journal already."""
     total = context.stage.steps
     context.channel.emit(StepEvent(step=step, total=total, values=dict(values)))
+    context.tell_outlook()  # an edited model writes more or less than it did, and the search is what shows it
     if step % SAID_EVERY == 0 or step == total:
         context.channel.emit(CheckpointEvent(action="saved", step=step, path=relative_to_run(context, journal)))
 

@@ -62,6 +62,7 @@ def _train(context: StageContext, evaluation: Evaluation, policy: Any, rows: Any
         evaluation.load_history(newest[0])
         return
     context.phase("training", context.method, "steps")
+    context.tell_outlook()
     link = StageLink(context, evaluation)
     context.backend.train(context.method, policy, rows, context.stage, link)
     if link.interrupted is not None:

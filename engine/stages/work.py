@@ -6,6 +6,7 @@ the stage is done.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,8 @@ class Work:
 
     def __init__(self) -> None:
         self.loading: dict[str, float] = {}
-        self.generated: dict[tuple[int, bool], dict[str, float]] = {}
-        """(limit of tokens, greedy?) -> sums."""
+        self.generated: dict[tuple[int, bool, int], dict[str, float]] = {}
+        """(limit of tokens, greedy?, mean length of the prompts to a tenth of it) -> sums."""
         self.scored: dict[str, dict[str, float]] = {}
         """Method of the policy -> sums."""
         self.steps: dict[str, float] = {}
@@ -74,7 +75,8 @@ class Work:
     def _generated(self, prompts: Any, completions: Any, settings: dict[str, Any], took: dict[str, float]) -> None:
         if not completions:
             return
-        key = (int(settings["max_new_tokens"]), not settings["temperature"])
+        asked = round(10 * math.log(max(1, _length(prompts)) / len(prompts)))
+        key = (int(settings["max_new_tokens"]), not settings["temperature"], asked)
         sums = self.generated.setdefault(key, {})
         tokens = [len(completion.tokens) for completion in completions]
         passes = decoding_passes(prompts, completions)
@@ -113,7 +115,7 @@ class Work:
             "cpu": times.user + times.system,
             "load": self.loading,
             "generate": [
-                {"limit": limit, "greedy": greedy, **sums} for (limit, greedy), sums in self.generated.items()
+                {"limit": limit, "greedy": greedy, **sums} for (limit, greedy, _), sums in self.generated.items()
             ],
             "score": self.scored,
             "steps": self.steps,

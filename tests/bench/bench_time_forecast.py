@@ -27,7 +27,7 @@ from engine.forecast.model import from_config
 from engine.forecast.rates import RATES
 from engine.forecast.settings import read_settings
 from engine.forecast.workload import workload
-from engine.runs.events import AlertEvent, StageEvent, StepEvent, decode, number
+from engine.runs.events import AlertEvent, OutlookEvent, StageEvent, StepEvent, decode, number
 from engine.runs.state import RunState
 from recipes.load import library, load_recipe
 from tests.bench.cpu_clock import CpuClock, Sampling
@@ -139,7 +139,7 @@ def under_way(
     ``clock`` turns the log's times into those that count, ``around`` stands in place of the forecast in the log.
     """
     state, eta = RunState(), Eta()
-    began = ended = said = 0.0
+    began = ended = said = wall_began = 0.0
     seen = 0
     for line in (run / "events.jsonl").read_bytes().splitlines():
         event = decode(line)
@@ -150,6 +150,11 @@ def under_way(
             event.values["seconds"] = now - clock(event.time - number(event.values["seconds"]))
         if isinstance(event, AlertEvent) and event.code == "forecast" and around is not None:
             event.detail = {"time_s": {"around": around}}
+        if isinstance(event, OutlookEvent):  # in seconds of the wall: what share of them was the process's own so far?
+            share = (now - began) / (event.time - wall_began)
+            event.around = {when: share * seconds for when, seconds in event.around.items()}
+        if isinstance(event, StageEvent) and event.state == "started":
+            wall_began = event.time
         event.time = now
         state.apply(event)
         eta.apply(event)

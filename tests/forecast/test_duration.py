@@ -20,6 +20,8 @@ from engine.forecast.model import find_model
 from engine.forecast.rates import RATES, keep, machine_key, measured_here
 from engine.forecast.survey import survey
 from engine.forecast.workload import workload
+from engine.runs.events import OutlookEvent
+from engine.runs.log import read_events
 from engine.stages.work import Work, decoding_passes
 from recipes.load import load_recipe
 
@@ -48,9 +50,15 @@ def test_what_is_planned_is_what_a_run_does(home):
     counted: dict[tuple[int, bool], float] = {}
     for one in plan.generated:
         counted[(one.limit, one.greedy)] = counted.get((one.limit, one.greedy), 0) + one.n
-    assert {(one["limit"], one["greedy"]): one["n"] for one in record["generate"]} == counted
+    measured: dict[tuple[int, bool], float] = {}
+    for one in record["generate"]:
+        measured[(one["limit"], one["greedy"])] = measured.get((one["limit"], one["greedy"]), 0) + one["n"]
+    assert measured == counted
     for kind in ("score", "divergence"):
         assert record["score"][kind]["n"] == sum(one.n for one in plan.scored if one.kind == kind)
+    (run,) = (home / "runs").glob("sft-*")
+    (outlook,) = [event for event in read_events(run / "events.jsonl") if isinstance(event, OutlookEvent)]
+    assert outlook.around["after"] > 0
     assert record["steps"]["n"] == 2 and record["s"] > record["load"]["s"] > 0
     assert measured_here(record["device"], "pytorch") == [record]
     # From now on this machine is known: the same stage exactly, another method by its counted work.
@@ -105,6 +113,41 @@ def test_a_slower_machine_is_known_from_another_method(method, home):
     assert other.basis == "other models" and known.high / known.low < other.high / other.low
 
 
+def test_what_a_stage_measured_itself_counts_before_what_others_did():
+    sft, model, settings, work = as_if_run("sft", 3.0)
+    own = as_if_run("sft", 6.0)[0]
+    for one in own["generate"]:
+        one["passes"] /= 2  # it writes half as much
+    others = Cost(model, settings, MACHINE, known_of([sft], model))
+    itself = Cost(model, settings, MACHINE, known_of([sft], model, now=own))
+    made = work.generated[0]
+    assert itself.known.written_to(made.prompt, made.limit, made.greedy).passes == made.limit / 2
+    assert others.known.written_to(made.prompt, made.limit, made.greedy).passes == made.limit
+    assert itself.around(work)["after"] == pytest.approx(2 * others.around(work)["after"], rel=0.1)
+    assert itself.loading() == others.loading()
+
+
+def test_completions_are_as_long_as_those_to_prompts_that_were_most_alike(home):
+    model = find_model("lab")
+    questions = made(limit=24, greedy=True, prompt=25, passes=8, characters=9.0)
+    talk = made(limit=64, greedy=False, prompt=26, passes=33, characters=52.0)
+    sums = made(limit=48, greedy=False, prompt=38, passes=20, characters=40.0)
+    known = known_of([{"model": model.config, "generate": [questions, talk, sums]}], model)
+    assert known.written_to(25.5, 24, False).passes == 8  # other draws of the same questions
+    assert known.written_to(26, 64, False).passes == 33
+    assert known.written_to(38, 48, True).passes == 20 and known.written_to(38, 10, True).passes == 10
+    cut = known_of([{"model": model.config, "generate": [made(20, False, 26, 20, 52.0)]}], model)
+    assert cut.written_to(26, 64, False).passes == 64  # all were cut off: a higher limit lets them go on
+
+
+def made(limit, greedy, prompt, passes, characters):
+    """64 completions as long as each other."""
+    return {
+        "limit": limit, "greedy": greedy, "n": 64, "batches": 1, "passes": passes, "tokens": 64 * passes,
+        "characters": 64 * characters, "prompt_characters": 64 * prompt, "s": 1.0,
+    }  # fmt: skip
+
+
 def test_the_same_stage_takes_what_it_took():
     record, model, settings, work = as_if_run("sft", 2.0)
     again = duration(model, settings, MACHINE, work, [record], "sft")
@@ -124,7 +167,7 @@ def test_a_batch_decodes_until_its_longest_completion_ends():
     work = Work()
     work.watch(policy).generate(prompts, max_new_tokens=32, temperature=0.0, seed=0)
     policy.score(prompts, ["ab"] * 65)
-    sums = work.generated[(32, True)]
+    (sums,) = (sums for (limit, greedy, _), sums in work.generated.items() if (limit, greedy) == (32, True))
     assert (sums["n"], sums["batches"], sums["passes"]) == (65, 2, 37)
     assert work.scored["score"]["characters"] == 130
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.runs.events import AlertEvent, CheckpointEvent, PhaseEvent, RunEvent, StageEvent, StepEvent
+from engine.runs.events import AlertEvent, CheckpointEvent, OutlookEvent, PhaseEvent, RunEvent, StageEvent, StepEvent
 from engine.runs.state import RunState
 from tui.eta import Eta
 
@@ -71,6 +71,13 @@ def test_evaluations_between_and_after_the_steps_are_counted_from_their_forecast
     assert stage == pytest.approx(49 * (2 + 30 / 51) + 50)
     real = 49 * 2 + 15 + 50
     assert stage == pytest.approx(real, rel=0.1)
+
+
+def test_what_a_stage_says_of_itself_counts_more_than_what_was_forecast():
+    told = OutlookEvent(time=30, stage=0, around={"during": 45.0, "after": 50.0})
+    state, eta = fed([*foretold(0), told, *foretold(20)[4:]])
+    stage, _ = eta.left(state, now=70)
+    assert stage == pytest.approx(80 * 2 + 80 / 100 * 45 + 50)
 
 
 def test_a_later_attempt_remembers_what_the_first_took_before_its_steps():
