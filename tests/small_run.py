@@ -21,7 +21,7 @@ model: lab-nano
 threads: 1
 stages:
   - method: sft
-    data: {source: lab/domain.jsonl, heldout: lab/domain-heldout.jsonl, limit: 24}
+    data: {source: lab/domain.jsonl, limit: 32, heldout_share: 0.25}
     steps: 3
     batch_size: 8
     learning_rate: 0.004
@@ -40,7 +40,7 @@ stages:
   - method: steering
     personas:
       warm:
-        data: {source: lab/contrast.jsonl, heldout: lab/contrast-heldout.jsonl, limit: 12}
+        data: {source: lab/contrast.jsonl, limit: 24, heldout_share: 0.5}
         prompt: Be warm.
         opposite: Be formal.
         judge: lab/tone.yaml

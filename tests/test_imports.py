@@ -46,17 +46,32 @@ def test_help_loads_next_to_nothing():
     assert loaded(["--help"], names) == []
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["runs"], ["show"], ["logs"], ["run", "no-such-recipe"], ["resume"], ["attach"], ["probe"], ["doctor"], ["methods"],
-        ["compare", "one", "other"], ["choose", "--answers", "1"], ["check", "sft", "--quick"],
-        ["export", "--to", "gguf"], ["chat"], ["blind"],
-    ],
-)  # fmt: skip
-def test_no_command_loads_a_training_library(words, tmp_path):
-    """``probe`` and ``doctor`` ask a child what works here, which need not be the real libraries."""
-    assert loaded(words, [*TRAINING, "textual"], **light(tmp_path / "decoys")) == []
+COMMANDS = [
+    ["runs"], ["show"], ["logs"], ["run", "no-such-recipe"], ["resume"], ["attach"], ["probe"], ["doctor"], ["methods"],
+    ["compare", "one", "other"], ["choose", "--answers", "1"], ["check", "sft", "--quick"], ["export", "--to", "gguf"],
+    ["chat"], ["blind"],
+]  # fmt: skip
+
+
+def test_no_command_loads_a_training_library(tmp_path):
+    """One after another in one process. ``probe`` and ``doctor`` ask a child what works here, which need not be the real
+    libraries."""
+    code = f"""
+import sys
+from tui.cli import main
+for words in {COMMANDS!r}:
+    try:
+        main(words)
+    except SystemExit:
+        pass
+    print("AFTER", words[0], *(name for name in {[*TRAINING, "textual"]!r} if name in sys.modules), file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120,
+        env={**os.environ, **light(tmp_path / "decoys")},
+    )  # fmt: skip
+    after = [line.split()[1:] for line in done.stderr.splitlines() if line.startswith("AFTER")]
+    assert after == [words[:1] for words in COMMANDS], done.stderr
 
 
 def test_starting_a_run_loads_no_training_library():
@@ -84,12 +99,16 @@ from tui.app import FinetuneApp
 async def session():
     app = FinetuneApp()
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.pause(1.5)
+        while app.screen.query_one("#runs").option_count == 0:
+            await pilot.pause(0.05)
+        home = app.screen
         await pilot.press("enter")
+        while app.screen is home or not app.screen.is_active:
+            await pilot.pause(0.05)
         for key in ("2", "3", "4", "5", "z", "tab", "escape", "question_mark", "escape", "c", "escape", "f2", "escape", "escape"):
-            await pilot.pause(0.5)
+            await pilot.pause(0.2)
             await pilot.press(key)
-        await pilot.pause(0.5)
+        await pilot.pause(0.2)
 asyncio.run(session())
 print("LOADED", *(name for name in %r if name in sys.modules))
 """ % (TRAINING,)  # noqa: UP031 - braces are in the code

@@ -118,6 +118,8 @@ class Speaking:
         path = self.run_directory.path
         verify_lineages(lineages.values(), path, lambda name: self.line.tell(Status(f"checking the hash of {name}")))
         backend = open_backend(backend_of(self.run_directory, found[TUNED]))
+        if all(stage.backend in (None, recipe.backend) for stage in recipe.stages):  # else another may be asked for
+            backend.alone(settings, "", path / base.base.path)
         return dict(backend.voices(lineages, path, settings))
 
     # ---- speaking ------------------------------------------------------------------------------------------------

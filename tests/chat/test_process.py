@@ -34,12 +34,17 @@ def lines(done):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_lines_in_replies_out_and_taken_up_again(tiny):
+@pytest.fixture(scope="module")
+def talked(tiny):
+    """What a chat with lines of every kind said; it is kept in the small run."""
     said = f"{HARBOR}\n/dial warm 2\n/regenerate\n/dial warmt 1\n/oops\n/temperature hot\n"
     words = ("chat", tiny.run.id, "--compare", "base", "--gauge", "kl", "--temperature", "0", "--max-tokens", "8")
-    done = tiny.command(*words, "--json", input=said)
-    assert done.returncode == 0, done.stderr
-    rows = lines(done)
+    return tiny.command(*words, "--json", input=said)
+
+
+def test_lines_in_and_replies_out(tiny, talked):
+    assert talked.returncode == 0, talked.stderr
+    rows = lines(talked)
     replies = [row for row in rows if "side" in row]
     assert len(replies) == 4 and {row["stage"] for row in replies} == {"3", "base"}
     tuned = [row for row in replies if row["side"] == "tuned"]
@@ -54,9 +59,6 @@ def test_lines_in_replies_out_and_taken_up_again(tiny):
     session = take_up(tiny.run)
     assert [one.prompt for one in session.exchanges] == [HARBOR] and session.exchanges[0].attempt == 1
     assert session.wanted["warm"] == 2.0 and session.settings.max_tokens == 8 and session.compare == "base"
-    done = tiny.command("chat", tiny.run.id, "--continue", "--json", input="And the cave?\n")
-    later = [row for row in lines(done) if row.get("side") == "tuned"]
-    assert later[0]["turn"] == 1 and later[0]["dials"]["warm"] == 2.0
 
 
 @pytest.mark.parametrize(
@@ -166,26 +168,6 @@ def test_stop_dial_and_a_new_question_act_while_it_speaks_and_a_kill_is_told(tin
     assert gone(tiny.run)
 
 
-def test_a_killed_app_leaves_no_model_behind(tiny):
-    command = [*COMMAND, "chat", tiny.run.id]
-    app = subprocess.Popen(
-        command,
-        env=tiny.environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    app.stdin.write(f"{HARBOR}\n")
-    app.stdin.flush()
-    assert app.stdout.read(1), "it speaks"
-    assert chat_processes(tiny.run)
-    app.kill()
-    app.wait()
-    app.stdout.close()
-    assert gone(tiny.run)
-
-
 def test_too_little_memory_is_said_before_anything_is_loaded(tiny, monkeypatch, capsys):
     from tui.commands.chat import room_or_word
 
@@ -214,7 +196,33 @@ stages:
 """
 
 
-def test_beside_a_real_training_less_memory_is_enough_for_a_chat_and_it_is_named(tiny, tmp_path, monkeypatch):
+class App:
+    """``finetune-tui chat`` that stays, with its lines."""
+
+    def __init__(self, environment, *words):
+        self.process = subprocess.Popen(
+            [*COMMAND, "chat", *words], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def say(self, *said):
+        self.process.stdin.write("".join(f"{line}\n" for line in said))
+        self.process.stdin.flush()
+
+    def heard(self):
+        return json.loads(self.process.stdout.readline())
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.process.stdin.close()
+
+
+def test_beside_a_real_training_a_chat_is_taken_up_and_a_killed_app_leaves_no_model(
+    tiny, talked, tmp_path, monkeypatch
+):
+    """Beside a training less memory is enough for a chat, and it is named."""
     from dataclasses import replace
 
     from engine.chat import room
@@ -234,10 +242,24 @@ def test_beside_a_real_training_less_memory_is_enough_for_a_chat_and_it_is_named
         monkeypatch.setattr(room, "this_machine", lambda: replace(machine, available_mib=1.1 * alone.need_mib))
         tight = room.room_for(run, sides)
         assert not tight.fits and f"beside {beside.run.id}, which is at work and may grow" in str(tight)
-        words = ("--anyway", "--json", "--temperature", "0", "--max-tokens", "4")
-        done = beside.command("chat", run.id, *words, input=f"{HARBOR}\n")
-        assert done.returncode == 0 and lines(done)[0]["tokens"] <= 4, done.stderr
-        assert beside.status() == "running"
+        app = App(beside.environment, run.id, "--continue", "--anyway", "--json")
+        try:
+            app.say("And the cave?")
+            both = {row["side"]: row for row in (app.heard(), app.heard())}
+            assert all(row["turn"] == 1 and row["tokens"] <= 8 for row in both.values())
+            assert both["tuned"]["dials"]["warm"] == 2.0 and both["compared"]["stage"] == "base"
+            assert beside.status() == "running"
+            (model,) = chat_processes(run)
+            spent = model.cpu_times().user
+            app.say("/max_tokens 400", "/temperature 1.5", HARBOR)
+            deadline = time.monotonic() + 60
+            while model.cpu_times().user < spent + 0.2:
+                assert time.monotonic() < deadline, "it speaks"
+                time.sleep(0.02)
+            assert chat_processes(run)
+        finally:
+            app.kill()
+        assert gone(run)
     finally:
         beside.command("stop", beside.run.id)
         beside.wait(lambda state: not beside.stages() and beside.supervisor() is None, 60)

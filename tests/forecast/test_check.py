@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +16,7 @@ from engine.forecast.hardware import find_hardware
 from engine.forecast.plan import anywhere, make_fit, plan
 from engine.stages import foretelling
 from recipes.load import load_recipe
+from tui.cli import main
 from tui.commands import check
 from tui.view import plan as planned_words
 
@@ -28,6 +32,15 @@ stages:
 
 
 def cli(*words):
+    """The command in this process, which has imported what it needs."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["check", *words])
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+def typed(*words):
+    """The command as it is typed, in a process of its own."""
     command = [sys.executable, "-P", "-m", "tui.cli", "check", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
@@ -46,7 +59,7 @@ def recipe(tmp_path):
 
 def test_dpo_of_all_weights_of_an_8b_does_not_fit_a_3090_and_is_made_to(recipe, tmp_path):
     asked = recipe()
-    done = cli(asked, "--hardware", "rtx-3090", "--quick")
+    done = typed(asked, "--hardware", "rtx-3090", "--quick")
     assert done.returncode == 4, done.stderr
     assert "DOES NOT FIT" in done.stdout and "reference" in done.stdout and "ORPO" in done.stdout
     for told in ("checkpoints", "exported merged", "merging needs", "for comparison, a 1B model in 4 bit"):
@@ -120,7 +133,7 @@ def test_hardware_from_a_file(recipe, tmp_path):
 
 
 def test_bad_input_is_told_with_exit_code_2(recipe):
-    done = cli(recipe(), "--hardware", "rtx-309")
+    done = typed(recipe(), "--hardware", "rtx-309")
     assert done.returncode == 2 and "rtx-3090" in done.stderr
     done = cli(recipe(**{"Llama-3.1-8B": "Lama-3.1-8B"}), "--hardware", "t4", "--quick")
     assert done.returncode == 2 and "Did you mean `meta-llama/Llama-3.1-8B" in done.stderr
