@@ -8,6 +8,9 @@ import threading
 import time
 from pathlib import Path
 
+from textual.events import Key
+from textual.keys import _character_to_key
+
 from engine.runs.events import decode
 from tui.app import FinetuneApp
 from tui.background import BESIDE
@@ -26,14 +29,24 @@ def text_of(app):
     return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips()) + "\n"
 
 
-async def settled(pilot, shows, seconds=90.0):
+async def settled(pilot, shows, seconds=120.0):
     """Wait until the screen shows a text."""
     began = time.monotonic()
+    await pilot.pause(0)
     while (waited := time.monotonic() - began) < seconds:
-        await pilot.pause(0.05 if waited < 2 else 0.2)  # looking is work too, and takes it from what is waited for
         if shows in text_of(pilot.app):
             return
+        await pilot.pause(0.05 if waited < 2 else 0.2)  # looking is work too, and takes it from what is waited for
     raise AssertionError(f"never showed {shows!r}:\n{text_of(pilot.app)}")
+
+
+async def typed(pilot, text):
+    """Type a text as fast as a paste: no key waits for what the one before it has led to."""
+    for sign in text:
+        key = Key(sign if sign.isalnum() else _character_to_key(sign), sign)
+        key.set_sender(pilot.app)
+        pilot.app._driver.send_message(key)
+    await pilot.pause()
 
 
 def busy(app):
@@ -67,9 +80,29 @@ async def at_rest(pilot, seconds=180.0):
     raise AssertionError(f"never at rest:\n{before}")
 
 
+async def walk(pilot, *steps):
+    """A step is a key, a text to type (``type …``), a size ``(columns, lines)`` to give the terminal, a function to call, or
+    (key or text, a text that then shows or a function of what shows once all is at rest)."""
+    for step in steps:
+        if callable(step):
+            step()
+            continue
+        what, then = step if isinstance(step, tuple) and not isinstance(step[1], int) else (step, None)
+        if isinstance(what, tuple):
+            await pilot.resize_terminal(*what)
+        elif what.startswith("type "):
+            await typed(pilot, what.removeprefix("type "))
+        elif what:
+            await pilot.press(what)
+        if callable(then):
+            then(await at_rest(pilot))
+        elif then:
+            await settled(pilot, then)
+
+
 def drive(run_id, size, *steps, shows="lr ", then=None):
-    """Open the app, press keys; a step is a key, or a (key, text that then shows). Returns the screen's text and SVG, or
-    what ``then(app)`` gives."""
+    """Open the app, press keys; a step is a key, or a (key, text that then shows, or a function of what shows); a key
+    ``type …`` types a text. Returns the screen's text and SVG, or what ``then(app)`` gives."""
 
     async def session():
         app = FinetuneApp(run_id)
@@ -77,11 +110,7 @@ def drive(run_id, size, *steps, shows="lr ", then=None):
             await settled(pilot, shows)
             if app.settings.keys == "shown":
                 await settled(pilot, "^")  # the footer
-            for step in steps:
-                key, text = step if isinstance(step, tuple) else (step, None)
-                await pilot.press(key)
-                if text:
-                    await settled(pilot, text)
+            await walk(pilot, *steps)
             await at_rest(pilot)
             return then(app) if then else (text_of(app), app.export_screenshot())
 

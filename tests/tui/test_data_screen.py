@@ -132,13 +132,23 @@ def test_paths_complete_while_they_are_typed(tmp_path, monkeypatch):
 
 # ---- on the screen -----------------------------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The working directory: a path in it is soon typed."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
 OWN = (*TO_MODEL, ("type qwen3-0.6", "Qwen/Qwen3-0.6B"), ("enter", "Which data?"))
 
 
-def test_columns_that_nobody_knows_are_named_by_hand(tmp_path):
+def test_columns_that_nobody_knows_are_named_by_hand(here):
     """A file with other names is no dead end: each part's column is said with the arrow keys."""
-    path = lines(tmp_path / "pairs.jsonl", PAIRS)
-    begin = (*OWN, f"type {path}", ("enter", "which of your columns plays which part"), "down", "down")
+    lines(here / "pairs.jsonl", PAIRS)
+    begin = (*OWN, "type pairs.jsonl", ("enter", "which of your columns plays which part"), "down", "down")
     text = drive(
         *begin, ("down", "which column?"), ("right", "‹ frage ›"), "down", ("right", "‹ frage ›"), ("right", "‹ besser ›"),
         "up", ("right", "‹ frage ›"), "down", "down", ("left", "Go on with these rows"), size=(110, 40),
@@ -146,11 +156,11 @@ def test_columns_that_nobody_knows_are_named_by_hand(tmp_path):
     assert keep.kept().sources[0].columns == PARTS and "schlechter" in text
 
 
-def test_a_mapping_is_changed_with_the_arrow_keys_and_lands_in_the_recipe(tmp_path):
+def test_a_mapping_is_changed_with_the_arrow_keys_and_lands_in_the_recipe(here):
     rows = [{"question": f"what is {n}", "good": f"yes, {n}", "bad": f"no idea about {n}"} for n in range(1100)]
-    path = lines(tmp_path / "pairs.jsonl", rows)
+    lines(here / "pairs.jsonl", rows)
     text = drive(
-        *OWN, f"type {path}", ("enter", "Go on with these rows"), *["down"] * 5, ("right", "chosen         ‹ bad ›"),
+        *OWN, "type pairs.jsonl", ("enter", "Go on with these rows"), *["down"] * 5, ("right", "chosen         ‹ bad ›"),
         ("", "Go on with these rows"), size=(110, 40),
     )  # fmt: skip
     assert "rejected       ‹ good ›" in text
@@ -158,17 +168,23 @@ def test_a_mapping_is_changed_with_the_arrow_keys_and_lands_in_the_recipe(tmp_pa
     assert "chosen: bad" in draft(keep.kept())
 
 
-def test_bad_data_are_told_with_place_and_mend_and_mended_without_leaving(tmp_path):
-    path = tmp_path / "pairs.jsonl"
+def test_bad_data_are_told_with_place_and_mend_and_mended_without_leaving(here):
+    path, seen = here / "pairs.jsonl", []
     path.write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}) + ",\n")
-    text = drive(*OWN, f"type {path}", ("enter", "cannot be used"), size=(110, 30))
-    assert "pairs.jsonl, line 1" in text and "without the comma at its end" in text
-    lines(path, [{"prompt": f"a{n}", "chosen": f"b{n}", "rejected": f"c {n}"} for n in range(1100)])
-    drive(("n", "A recipe was begun"), ("y", "Go on with these rows"))
+
+    def mend(text):
+        seen.append(text)
+        lines(path, [{"prompt": f"a{n}", "chosen": f"b{n}", "rejected": f"c {n}"} for n in range(1100)])
+
+    drive(
+        *OWN, "type pairs.jsonl", ("enter", "cannot be used"), ("", mend), ("f9", "No runs yet"),
+        ("n", "A recipe was begun"), ("y", "Go on with these rows"), size=(110, 30),
+    )  # fmt: skip
+    assert "pairs.jsonl, line 1" in seen[0] and "without the comma at its end" in seen[0]
 
 
 def test_data_of_another_kind_say_what_the_method_needs():
-    text = drive(*TO_DATA, "down", ("enter", "Which data?"), *["backspace"] * 30, "type lab/domain.jsonl",
+    text = drive(*TO_DATA, "down", ("enter", "Which data?"), "ctrl+u", "type lab/domain.jsonl",
                  ("enter", "which of your columns"), size=(110, 40))  # fmt: skip
     assert "`prompt`+`chosen`+`rejected`" in text
 

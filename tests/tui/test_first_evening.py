@@ -8,10 +8,12 @@ import signal
 
 import psutil
 import pytest
+import yaml
 
 from engine.runs.directory import list_runs, status
 from engine.runs.lock import read_holder
 from tests.tmux import FINETUNE, Terminal
+from tui.wizard import keep
 
 pytestmark = pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")
 
@@ -54,6 +56,9 @@ def test_from_the_bare_command_to_a_running_dpo_and_back_the_next_day(terminal, 
     [run] = list_runs()
     until(lambda: status(run, run.state()) == "running", 60, "it runs")
     terminal.shows(run.id)
+    kept = yaml.safe_load(run.recipe.read_text())
+    assert kept["model"] == "lab" and kept["stages"][0]["data"]["source"] == "lab/preferences.jsonl"
+    assert keep.kept() is None, "what was finished is not offered again"
 
     # The power goes: the app, the run's supervisor and its stage at once.
     holder = read_holder(run.lock)

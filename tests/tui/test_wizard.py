@@ -8,11 +8,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import yaml
 
-from engine.runs.directory import list_runs, runs_folder, status
+from engine.runs.directory import runs_folder
 from recipes.flowchart import QUESTIONS, Leaf, follow, paths
 from recipes.flowchart import walk as follow_answers
 from recipes.methods import cards
@@ -39,30 +40,33 @@ def pairs(path, count=1200, **names):
 # ---- every leaf, use case and strategy ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("way", "leaf"), [(way, leaf) for way, leaf in paths()], ids=lambda one: getattr(one, "method", "")
-)
-def test_every_leaf_is_reached_by_numbers_and_explained(way, leaf):
-    steps, question = [], QUESTIONS["goal"]
-    for one in way:
-        there = follow(one)
-        number = str(question.answers.index(one) + 1)
-        steps.append((number, "It comes to this" if isinstance(there, Leaf) else there.text))
-        question = there
-    text = drive(("n", "What is your goal?"), *steps, size=(120, 60))
-    card = cards()[leaf.method]
-    for words in (card.title, *card.strengths, *card.weaknesses, "time", "memory", "targets"):
-        assert words in text, words
-    assert isinstance(follow_answers([one.key for one in way]), Leaf)
+def test_every_leaf_is_reached_by_numbers_and_explained():
+    """In one walk: down each way, and back up to the first question."""
+    steps, seen = [("n", "What is your goal?")], []
+    for way, _ in paths():
+        questions = [QUESTIONS["goal"]]
+        for one in way:
+            there = follow(one)
+            number = str(questions[-1].answers.index(one) + 1)
+            steps.append((number, "It comes to this" if isinstance(there, Leaf) else there.text))
+            questions.append(there)
+        steps += [("", seen.append), *(("escape", question.text) for question in questions[-2::-1])]
+    drive(*steps, size=(120, 60))
+    for (way, leaf), text in zip(paths(), seen, strict=True):
+        card = cards()[leaf.method]
+        for words in (card.title, *card.strengths, *card.weaknesses, "time", "memory", "targets"):
+            assert words in text, (leaf.method, words)
+        assert isinstance(follow_answers([one.key for one in way]), Leaf)
 
 
 def test_abliteration_asks_and_takes_no_for_an_answer():
-    begin = (("n", "What is your goal?"), ("5", "It comes to this"))
-    no = drive(*begin, ("enter", "removes safety constraints"), ("enter", "It comes to this"))
-    assert "[method]" in no, "the focus is on the answer that changes nothing"
+    no = []
     yes = drive(
-        *begin, ("enter", "removes safety constraints"), ("y", "Which model?"), ("", "GiB ✓"), ("enter", "It fits")
-    )
+        ("n", "What is your goal?"), ("5", "It comes to this"), ("enter", "removes safety constraints"),
+        ("enter", "It comes to this"), ("", no.append), ("enter", "removes safety constraints"), ("y", "Which model?"),
+        ("", "GiB ✓"), ("enter", "It fits"),
+    )  # fmt: skip
+    assert "[method]" in no[0], "the focus is on the answer that changes nothing"
     assert "[fit]" in yes and keep.kept().confirmed
 
 
@@ -77,66 +81,39 @@ def test_a_use_case_leads_to_its_methods():
 
 
 def test_a_combined_strategy_asks_for_each_stages_data():
+    listed = []
     text = drive(
-        ("n", "What is your goal?"), ("c", "Which combination?"), ("1", "Which model?"), ("", "GiB ✓"), ("enter", "stage 1 of 2"),
-        ("", "Go on with these rows"), ("enter", "stage 2 of 2"), ("", "Go on with these rows"), ("enter", "It fits"),
+        ("n", "What is your goal?"), ("c", "Which combination?"), ("", listed.append), ("1", "Which model?"), ("", "GiB ✓"),
+        ("enter", "stage 1 of 2"), ("", "Go on with these rows"), ("enter", "stage 2 of 2"), ("", "Go on with these rows"),
+        ("enter", "It fits"),
     )  # fmt: skip
     assert "1. sft" in text and "2. dpo" in text
-    listed = drive(("n", "What is your goal?"), ("c", "Which combination?"))
-    assert all(one.title in listed for one in STRATEGIES)
+    assert all(one.title in listed[0] for one in STRATEGIES)
 
 
 def test_the_tables_are_a_key_away():
-    text = drive(("n", "What is your goal?"), ("t", "Complexity and capability"), size=(120, 30))
-    assert "High Complexity" in text and "RLVR ●" in text
-    text = drive(("n", "What is your goal?"), ("t", "Complexity"), ("right", "Feature comparison"), size=(120, 40))
-    assert "Reference" in text and "Steering" in text
-    drive(("n", "What is your goal?"), ("t", "Complexity"), ("left", "Alternative"), ("escape", "What is your goal?"))
-
-
-def test_why_each_page_is_there():
     seen = []
-    steps = []
-    for step in TO_RECIPE:
-        steps += [step, ("f1", "Why this step"), ("", seen.append), "escape"] if step[0] != "" else [step]
-    drive(*steps)
-    assert len(seen) == 7 and all(len(text.split()) > 60 for text in seen)
-    assert "Each method is good at one thing" in seen[0]
+    drive(
+        ("n", "What is your goal?"), ("t", "Complexity and capability"), ("", seen.append), ("right", "Feature comparison"),
+        ("", seen.append), ("left", "Complexity"), ("left", "Alternative"), ("escape", "What is your goal?"), size=(120, 40),
+    )  # fmt: skip
+    assert "High Complexity" in seen[0] and "RLVR ●" in seen[0]
+    assert "Reference" in seen[1] and "Steering" in seen[1]
 
 
 def test_the_memory_question_is_answered_by_the_forecast_and_can_be_overridden(monkeypatch):
-    big = drive(*TO_MODEL[:2], *["right"] * 2, ("", "Llama-3.1-8B"))
-    assert "High budget (memory available)   the forecast suggests this" in big
+    big = []
+    overridden = drive(
+        *TO_MODEL[:2], *["right"] * 2, ("", "Llama-3.1-8B"), ("", big.append), ("2", "It comes to this: ORPO")
+    )
+    assert "High budget (memory available)   the forecast suggests this" in big[0]
+    assert "ORPO" in overridden
     on_machine(monkeypatch, "rtx-2060-6gb")
     small = drive(*TO_MODEL[:2], *["right"] * 3, ("", "microsoft/phi-4"), ("", "does not fit"))
     assert "Low budget (memory constrained)   the forecast suggests this" in small
-    overridden = drive(*TO_MODEL[:2], ("2", "It comes to this: ORPO"))
-    assert "ORPO" in overridden
 
 
-# ---- the whole way of a first user, and of a returning one -------------------------------------------------------------
-
-
-def test_a_first_user_comes_to_a_running_dpo(until):
-    """From Home to a started run on the smallest lab model, by keys alone; the run is a real one."""
-
-    def look(app):
-        [run] = list_runs()
-        return run, text_of(app)
-
-    run, text = drive(*TO_MODEL, "type lab-nano", ("", "GiB ✓"), ("enter", "Go on with these rows"), ("enter", "It fits"),
-                      ("enter", "✓ fits  "), ("enter", "running"), look=look)  # fmt: skip
-    try:
-        assert "dpo" in text and run.id in text
-        until(lambda: status(run, run.state()) == "running", 60, "it runs")
-        kept = yaml.safe_load(run.recipe.read_text())
-        assert kept["model"] == "lab-nano" and kept["stages"][0]["data"]["source"] == "lab/preferences.jsonl"
-        assert keep.kept() is None, "what was finished is not offered again"
-    finally:
-        from tui.steering import do
-
-        do("stop", run)
-        until(lambda: status(run, run.state()) not in ("running", "queued"), 120, "it ends")
+# ---- of a first user (to a running run: test_first_evening.py), and of a returning one ---------------------------------
 
 
 def test_a_returning_user_resumes_with_two_keys(fake_run, monkeypatch, until):
@@ -168,18 +145,13 @@ def test_the_cursor_begins_on_what_was_interrupted():
 def test_a_way_that_was_left_goes_on_where_it_was():
     drive(*TO_DATA)
     assert keep.kept().page == "data"
-    text = drive(("n", "A recipe was begun"), ("y", "Go on with these rows"))
-    assert "[data]" in text
-    text = drive(("n", "A recipe was begun"), ("n", "What is your goal?"))
-    assert keep.kept() is None
-
-
-def test_back_from_the_recipe_to_the_first_question_and_forth_again():
-    text = drive(
-        *TO_RECIPE, ("escape", "It fits"), ("escape", "Go on with these rows"), ("escape", "Which model?"),
-        ("escape", "It comes to this"), ("escape", "suggests"), ("escape", "What is your goal?"), ("escape", "No runs yet"),
+    pages = []
+    drive(
+        ("n", "A recipe was begun"), ("y", "Go on with these rows"), ("", pages.append), ("f9", "No runs yet"),
+        ("n", "A recipe was begun"), ("n", "What is your goal?"),
     )  # fmt: skip
-    assert "No runs yet" in text
+    assert "[data]" in pages[0]
+    assert keep.kept() is None
 
 
 def test_a_killed_app_loses_nothing(tmp_path, home):
@@ -199,7 +171,7 @@ async def session():
     app = FinetuneApp()
     async with app.run_test(size=(80, 24)) as pilot:
         await settled(pilot, "No runs yet")
-        await walk(pilot, *TO_RECIPE, "tab", "end", *"-mine", ("", "dpo-mine"))
+        await walk(pilot, *begun(), "tab", "end", ("type -mine", "dpo-mine"))
         await pilot.pause(0.6)
         os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(session())
@@ -214,37 +186,51 @@ asyncio.run(session())
 
 
 def test_models_are_narrowed_by_typing_and_ones_own_are_found(tmp_path, monkeypatch):
-    assert "microsoft/phi-4" in drive(*TO_MODEL, ("type phi-4", "microsoft/phi-4"))
-    wrong = drive(*TO_MODEL, "type nosuchmodel", ("enter", "is no directory here and no hub id"))
-    assert "[model]" in wrong
     folder = tmp_path / "own-model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    text = drive(*TO_MODEL, ("type ./own", "a model"), ("enter", "./own-model/"), ("enter", "pickled weights"))
-    assert "[model]" in text
-    (folder / "model.safetensors").write_bytes(b"")
-    drive(*TO_MODEL, ("type ./own", "a model"), ("enter", "Which data?"))
-    assert keep.kept().model == str(folder)
+    seen = []
+
+    def mended(text):
+        seen.append(text)
+        (folder / "model.safetensors").write_bytes(b"")
+
+    drive(
+        *TO_MODEL, ("type phi-4", "microsoft/phi-4"), ("ctrl+u", "lab-nano"), "type nosuchmodel",
+        ("enter", "is no directory here and no hub id"), ("", seen.append), "ctrl+u", ("type ./own", "a model"),
+        ("enter", "./own-model/"), ("enter", "pickled weights"), ("", mended), ("enter", "Which data?"),
+        ("", lambda text: seen.append(keep.kept().model)), ("escape", "Enter names it"),
+        ("escape", "Which model?"), "ctrl+u", ("type lab-nano", "GiB ✓"), ("enter", "Go on with these rows"),
+    )  # fmt: skip
+    assert all("[model]" in text for text in seen[:2])
+    assert seen[2] == str(folder) and keep.kept().model == "lab-nano"
 
 
 def test_the_hub_is_asked_only_when_asked_for(monkeypatch):
     from engine.models.hub_search import OnHub
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "HF_HUB_OFFLINE" in drive(*TO_MODEL, "type tiny", ("f3", "not asked"))
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    asked = []
+    asked, seen = [], []
 
     def search(words):
         asked.append(words)
+        if len(asked) > 1:
+            raise OSError("no route")
         return [OnHub("someone/tiny-thing", 7, False), OnHub("someone/gated-tiny", 3, True)]
 
+    def online(text):
+        seen.append(text)
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+
     monkeypatch.setattr("engine.models.hub_search.search", search)
-    text = drive(*TO_MODEL, "type tiny", ("f3", "2 on the hub"), size=(120, 30))
-    assert asked == ["tiny"] and "someone/tiny-thing" in text and "its terms must be accepted" in text
-    monkeypatch.setattr("engine.models.hub_search.search", lambda words: (_ for _ in ()).throw(OSError("no route")))
-    assert "no route" in drive(*TO_MODEL, "type tiny", ("f3", "cannot be asked"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    last = drive(
+        *TO_MODEL, "type tiny", ("f3", "not asked"), ("", online), ("f3", "2 on the hub"), ("", seen.append),
+        ("f3", "cannot be asked"), size=(120, 30),
+    )  # fmt: skip
+    assert "HF_HUB_OFFLINE" in seen[0]
+    assert asked == ["tiny"] * 2 and "someone/tiny-thing" in seen[1] and "its terms must be accepted" in seen[1]
+    assert "no route" in last
 
 
 # ---- fit ---------------------------------------------------------------------------------------------------------------
@@ -252,10 +238,23 @@ def test_the_hub_is_asked_only_when_asked_for(monkeypatch):
 BIG = "meta-llama/Llama-3.1-8B-Instruct"
 
 
-def test_what_does_not_fit_is_made_to_fit_with_one_key(tmp_path):
+def test_what_does_not_fit_is_made_to_fit_with_one_key(tmp_path, monkeypatch):
+    """What the helper traces is tests/forecast/test_trace.py's; here its answers are at hand, and the screen shows them."""
+    seen, shown = [], threading.Event()
+
+    def ask(description, timeout):
+        if not description["settings"]["gradient_checkpointing"]:
+            return {"error": "an answer of the tests"}
+        assert shown.wait(timeout)
+        return {"allocated_mib": 16_000.0, "reserved_mib": 17_000.0}
+
+    monkeypatch.setattr("engine.forecast.tracer.TRACER.ask", ask)
     path = str(pairs(tmp_path / "pairs.jsonl"))
-    seen = []
-    text = drive(*begun("fit", BIG, path), ("", "does not fit"), ("", seen.append), ("b", "It fits"), size=(120, 40))
+    text = drive(
+        *begun("fit", BIG, path), ("", "not traced: an answer of the tests"), ("", seen.append), ("b", "It fits"),
+        ("", "by arithmetic, being traced"), shown.set, ("", "by trace"), size=(120, 40),
+    )  # fmt: skip
+    assert "does not fit" in seen[0]
     for words in ("weights", "activations", "ORPO instead", "a smaller model", "costs"):
         assert words in seen[0], words
     assert "changed" in text
@@ -270,12 +269,15 @@ def test_starting_over_does_not_fit_needs_a_yes(tmp_path, monkeypatch):
         started.append(text)
         raise RuntimeError("not here")
 
+    def none(text):
+        assert not started, "the focus is on the answer that starts nothing"
+
     monkeypatch.setattr("tui.steering.start_text", start)
     path = str(pairs(tmp_path / "pairs.jsonl"))
-    begin = (*begun("recipe", BIG, path), ("f5", "Start it all the same?"))
-    drive(*begin, ("enter", "does not fit  "))
-    assert not started, "the focus is on the answer that starts nothing"
-    drive(*begin, ("y", "not here"))
+    drive(
+        *begun("recipe", BIG, path), ("f5", "Start it all the same?"), ("enter", "does not fit  "), ("", none),
+        ("f5", "Start it all the same?"), ("y", "not here"),
+    )  # fmt: skip
     assert len(started) == 1
 
 
@@ -293,21 +295,18 @@ def test_form_and_yaml_are_one_thing_judged_as_one_types():
     assert yaml.safe_load(keep.kept().text)["stages"][0]["steps"] == 1500
 
 
-def test_choices_turn_with_the_arrow_keys():
-    text = drive(*begun(), "tab", "down", "down", ("right", "none"), look=lambda app: app.screen.wizard.text)
-    assert yaml.safe_load(text)["quantization"] == "none"
-
-
-def test_the_recipe_is_saved_where_one_wants(tmp_path, monkeypatch, until):
+def test_choices_turn_with_the_arrow_keys_and_the_recipe_is_saved_where_one_wants(tmp_path, monkeypatch, until):
     from recipes.load import load_recipe
 
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "dpo.yaml"
-    drive(
+    text = drive(
         *begun(), ("f4", "Save the recipe as"), ("enter", lambda text: until(file.exists)), ("f4", "Save the recipe as"),
-        ("enter", "Write over it?"), ("n", "GiB of"),
+        ("enter", "Write over it?"), ("n", "GiB of"), "tab", "down", "down", ("right", "none"),
+        look=lambda app: app.screen.wizard.text,
     )  # fmt: skip
     assert load_recipe(str(file)).recipe == load_recipe("dpo").recipe
+    assert yaml.safe_load(text)["quantization"] == "none"
 
 
 def test_a_refusal_at_the_start_is_shown_and_nothing_is_lost(monkeypatch):
@@ -323,26 +322,39 @@ def test_a_refusal_at_the_start_is_shown_and_nothing_is_lost(monkeypatch):
 
 # ---- how it looks ------------------------------------------------------------------------------------------------------
 
-SIZES = {"80x24": (80, 24), "60x20": (60, 20), "160x48": (160, 48)}
+SIZES = {"60x20": (60, 20), "160x48": (160, 48), "80x24": (80, 24)}
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_the_way_looks_as_approved(size):
-    """Every page of one walk, at this size."""
-    seen = {}
+def test_the_whole_way_looks_as_approved_at_every_size_says_why_and_leads_back():
+    """One walk. Every page is looked at in three sizes of the terminal and again in the first, and has its reason; then all
+    the way back."""
+    seen, again, reasons = {}, {}, []
 
-    def note(name):
-        return ("", lambda text: seen.setdefault(name, text))
+    def look(name):
+        steps = [("", lambda text: again.setdefault(name, text))]
+        for size, given in SIZES.items():
+            steps += [given, ("", lambda text, size=size: seen.setdefault((name, size), text))]
+        return steps
+
+    def page(name):
+        return (*look(name), ("f1", "Why this step"), ("", reasons.append), "escape")
 
     drive(
-        ("n", "What is your goal?"), "down", note("question"), ("u", "What do you want to build?"), "down", note("cases"),
-        ("escape", "What is your goal?"), ("c", "Which combination?"), "down", note("strategies"), ("escape", "What is your goal?"),
-        *TO_MODEL[1:2], note("memory"), *TO_MODEL[2:3], note("method"), *TO_MODEL[3:4], ("", "GiB ✓"), note("model"),
-        *TO_DATA[-1:], note("data"), *TO_FIT[-1:], note("fit"), *TO_RECIPE[-1:], note("recipe"), size=SIZES[size],
+        ("n", "What is your goal?"), "down", *page("question"), ("u", "What do you want to build?"), "down", *look("cases"),
+        ("escape", "What is your goal?"), ("c", "Which combination?"), "down", *look("strategies"), ("escape", "What is your goal?"),
+        *TO_MODEL[1:2], *page("memory"), *TO_MODEL[2:3], *page("method"), *TO_MODEL[3:4], ("", "GiB ✓"), *page("model"),
+        *TO_DATA[-1:], *page("data"), (200, 60), (30, 10), (80, 24), ("", lambda text: again.setdefault("data, much larger and smaller", text)),
+        *TO_FIT[-1:], *page("fit"), *TO_RECIPE[-1:], *page("recipe"),
+        ("escape", "It fits"), ("escape", "Go on with these rows"), ("escape", "Which model?"), ("escape", "It comes to this"),
+        ("escape", "suggests"), ("escape", "What is your goal?"), ("escape", "No runs yet"),
     )  # fmt: skip
-    assert len(seen) == 9
-    for name, text in seen.items():
+    assert len(seen) == 9 * len(SIZES)
+    for (name, size), text in seen.items():
         approved(f"wizard-{name}-{size}", text)
+    for name, text in again.items():
+        assert text == seen[name.partition(",")[0], "80x24"], f"{name}: after the terminal had other sizes"
+    assert len(reasons) == 7 and all(len(text.split()) > 60 for text in reasons)
+    assert "Each method is good at one thing" in reasons[0]
 
 
 def test_without_colour_every_sign_still_says_it(monkeypatch):
@@ -365,29 +377,6 @@ def test_in_ascii(monkeypatch):
         line for line in text.splitlines() if "palette" not in line and "━" not in line and "──" not in line
     )
     assert ours.replace("▄", "").replace("▁", "").replace("▃", "").isascii(), ours
-
-
-def test_resizing_loses_nothing():
-    import asyncio
-
-    from tests.tui.driving import at_rest, settled
-    from tests.tui.wizard_driving import walk
-    from tui.app import FinetuneApp
-
-    async def session():
-        app = FinetuneApp()
-        async with app.run_test(size=(80, 24)) as pilot:
-            await settled(pilot, "No runs yet")
-            await walk(pilot, *TO_DATA)
-            before, seen = await at_rest(pilot), set()
-            for size in ((60, 20), (200, 60), (30, 10), (80, 24)):
-                await pilot.resize_terminal(*size)
-                after = await at_rest(pilot)
-                seen.add(after)
-            return before, after, len(seen)
-
-    before, after, sizes = asyncio.run(session())
-    assert before == after and sizes == 4
 
 
 # ---- what it costs -----------------------------------------------------------------------------------------------------

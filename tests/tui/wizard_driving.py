@@ -6,7 +6,7 @@ import asyncio
 
 from engine.forecast.hardware import find_hardware
 from engine.hardware.machine import Cpu, Disk, Machine, Power, Ram
-from tests.tui.driving import at_rest, settled
+from tests.tui.driving import at_rest, settled, walk
 from tui.app import FinetuneApp
 from tui.wizard import keep
 from tui.wizard.draft import draft, source_at_hand
@@ -18,7 +18,6 @@ MACHINE = Machine(
     cpu=Cpu("a processor of the tests", 8, 16), ram=Ram(32 * GIB, 24 * GIB),
     disks={"runs": Disk("/home", 500 * GIB, 120 * GIB, True)}, power=Power(True),
 )  # fmt: skip
-KEYS = {" ": "space", ".": "full_stop", "/": "slash", "-": "minus", "_": "underscore", ":": "colon", "@": "at"}
 
 
 def on_machine(monkeypatch, name="rtx-3090"):
@@ -26,20 +25,6 @@ def on_machine(monkeypatch, name="rtx-3090"):
     hardware = find_hardware(name)
     monkeypatch.setattr("tui.machine_book.hardware", lambda: hardware)
     monkeypatch.setattr("tui.machine_book.machine", lambda: MACHINE)
-
-
-async def walk(pilot, *steps):
-    """A step is a key, a text to type (``type …``), or (either, a text that then shows or a function of what shows)."""
-    for step in steps:
-        key, text = step if isinstance(step, tuple) else (step, None)
-        if key.startswith("type "):
-            await pilot.press(*(KEYS.get(sign, sign) for sign in key.removeprefix("type ")))
-        elif key:
-            await pilot.press(key)
-        if callable(text):
-            text(await at_rest(pilot))
-        elif text:
-            await settled(pilot, text, seconds=120)
 
 
 def drive(*steps, size=(80, 24), first="No runs yet", look=None):

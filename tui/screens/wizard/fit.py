@@ -97,6 +97,7 @@ class FitPage(Page):
 
     def _trace(self) -> None:
         text, self._tracing = self.wizard.text, True
+        self._draw_report()
 
         def work() -> Priced:
             from tui.machine_book import hardware
