@@ -15,6 +15,7 @@ from engine.forecast.of_stages import settings_of_stages
 from engine.forecast.rates import measured_here
 from engine.forecast.settings import Settings
 from engine.forecast.tight import remembered
+from engine.forecast.tracer import TRACER
 from engine.forecast.verdict import Change, Estimate, estimate, fitting, verdict
 from engine.forecast.workload import workload
 from recipes.errors import InputError, Problem
@@ -38,8 +39,10 @@ def plan(loaded: LoadedRecipe, hardware: Hardware, *, trace: bool = True, local:
     records = measured_here(hardware.name, hardware.backend) if local else []
     stages = []
     picked = pick_quantization(loaded, hardware)
-    for index, settings in enumerate(settings_of_stages(loaded, model, hardware, picked.value)):
-        found = priced(model, settings, hardware, trace=trace)
+    wanted = settings_of_stages(loaded, model, hardware, picked.value)
+    with TRACER.together():
+        prices = [priced(model, settings, hardware, trace=trace) for settings in wanted]
+    for index, (settings, found) in enumerate(zip(wanted, prices, strict=True)):
         signature = stage_signature(loaded.recipe, index) if local else ""
         time = duration(model, settings, hardware, workload(loaded, index), records, signature)
         told = described(model, settings, hardware, found, time, _allowed(loaded, index))
@@ -140,6 +143,11 @@ def make_fit(loaded: LoadedRecipe, hardware: Hardware, *, trace: bool = True) ->
     Every stage keeps its method and its effective batch. The arithmetic searches; the trace confirms, and where it
     disagrees the search goes on with less memory.
     """
+    with TRACER.together():
+        return _made_to_fit(loaded, hardware, trace)
+
+
+def _made_to_fit(loaded: LoadedRecipe, hardware: Hardware, trace: bool) -> tuple[LoadedRecipe | None, list[str]]:
     model = find_model(loaded.recipe.model, loaded.folder)
     wanted = settings_of_stages(loaded, model, hardware, pick_quantization(loaded, hardware).value)
     quantization: str | None = None

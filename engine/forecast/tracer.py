@@ -14,6 +14,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 MODULE = "engine.backends.pytorch.trace"
@@ -37,12 +39,27 @@ class Tracer:
         self._knows_bitsandbytes = False
         self._line = threading.Lock()
         self._cancelled = 0
+        self._together: ContextVar[int | None] = ContextVar("together", default=None)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread asks inside is one question of several parts: letting go of one lets go of those to come."""
+        token = self._together.set(self._cancelled)
+        try:
+            yield
+        finally:
+            self._together.reset(token)
 
     def ask(self, description: dict[str, Any], timeout: float) -> dict[str, Any]:
         """The answer of ``MODULE`` to a description. Raises TimedOut, or Ended when the helper died or was let go."""
         quantized = description["settings"]["quantization"] != "none"
         with self._line:
-            cancelled, fresh = self._cancelled, self._ready(quantized)
+            cancelled = self._together.get()
+            if cancelled is None:
+                cancelled = self._cancelled
+            elif cancelled != self._cancelled:
+                raise Ended("the helper was let go before this was asked")
+            fresh = self._ready(quantized)
             try:
                 return self._answer(description, timeout)
             except Ended:

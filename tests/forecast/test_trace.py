@@ -291,12 +291,18 @@ def test_a_trace_is_kept_by_its_content_and_can_be_cancelled(home):
     first = Trace(model, settings, 80)
     assert first.known() is None
     told = []
-    asking = threading.Thread(target=lambda: told.append(first.result()))
+
+    def ask_of_two_stages():
+        with TRACER.together():
+            told.extend([first.result(), Trace(model, read_settings({"loop": "stage", "length": 63}), 80).result()])
+
+    asking = threading.Thread(target=ask_of_two_stages)
     asking.start()
     time.sleep(0.5)
     cancel_running()
     asking.join(20)
     assert "ended" in told[0]["error"] and first.known() is None
+    assert "let go" in told[1]["error"], "the next stage's is not asked any more"
     found = Trace(model, settings, 80).result()
     assert Trace(model, settings, 80).result() == found, "the second asks nobody"
     assert len(list((home / "forecasts").glob("*.json"))) == 1
