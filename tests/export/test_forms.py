@@ -104,7 +104,7 @@ def test_the_card_says_what_somebody_else_needs(run):
     lineage = json.loads((run.path / "stages/02-abliteration/output/lineage.json").read_text())
     for wanted in (
         lineage["adapter"]["sha256"], lineage["edits"][0]["sha256"], lineage["base"]["files"]["model.safetensors"],
-        "seed: 0", "torch 2", "finetune-tui run recipe.yaml", "finetune-tui export --to adapter --stage 2", "| accuracy |",
+        "seed: 0", "torch 2", "finetune-tui run recipe.yaml", "finetune-tui export --to adapter --stage 2", "| perplexity |",
         "before:", "after:", "safeguard", "identical", "95 % interval", "lab/domain.jsonl",
     ):  # fmt: skip
         assert wanted in text, wanted

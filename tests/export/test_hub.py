@@ -60,7 +60,7 @@ def test_what_arrives_at_the_hub_is_the_export_and_its_card(run, in_process, upl
     assert uploads.files == files and {"README.md", "adapter_model.safetensors", "adapter_config.json"} <= set(files)
     assert f"private at {uploads.url}/me/small" in capsys.readouterr().out
     card = uploads.files["README.md"].decode()
-    assert "library_name: peft" in card and "| accuracy |" in card and "## Limits" in card
+    assert "library_name: peft" in card and "| perplexity |" in card and "## Limits" in card
     assert uploads.TOKEN not in card + json.dumps({name: data.decode("latin-1") for name, data in files.items()})
 
 
