@@ -18,6 +18,7 @@ SHARE = re.compile(r"%|percent|pct", re.IGNORECASE)
 """After a box it may belong to it."""
 LONGEST = 500
 PLAIN = re.compile(r"(-?\d{1,15})(?:\.(\d{1,15}))?|(-?)\\[dt]?frac\{(\d{1,15})\}\{(\d{1,15})\}")
+NOTHING = Fraction(0)
 NEAREST = Fraction(1, 10**5)
 """Least difference of two coefficients that no rounding hides."""
 
@@ -52,7 +53,7 @@ def plainly_equal(box: str, answer: str) -> bool | None:
         return None
     if one == other:
         return True
-    apart = [abs(one.get(monomial, 0) - other.get(monomial, 0)) for monomial in {*one, *other}]
+    apart = [abs(one.get(monomial, NOTHING) - other.get(monomial, NOTHING)) for monomial in {*one, *other}]
     return False if max(apart) >= NEAREST else None
 
 

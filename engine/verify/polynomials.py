@@ -16,15 +16,15 @@ Monomial = tuple[tuple[str, int], ...]
 """(letter, power) by letter; empty for the constant."""
 Polynomial = dict[Monomial, Fraction]
 """Monomial -> its coefficient, which is never 0."""
-LONGEST, MOST_TERMS, HIGHEST, LONGEST_NUMBER = 120, 40, 9, 6
+LONGEST, MOST_TERMS, HIGHEST, LONGEST_NUMBER, MOST_BITS = 120, 40, 9, 6, 200
 LETTERS = "abknpqruvwxyz"
 """Not c, d, e, f, g, h, i, j, l, m, o, s, t: units, constants, functions or differentials to math-verify."""
 FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 POWER = re.compile(r"\^\{(\d)\}")
 PLAIN = re.compile(rf"[\d{LETTERS}+\-*/^() ]+")
 AMBIGUOUS = re.compile(
-    r"\d{%d}|\^\d\d|[a-z] ?\(|\) ?[\da-z]|\) ?\( ?\d+ ?\)|\( ?\d+ ?\) ?\(|[a-z] ?\d|\d +\d|[*/^+-] *[*/^+]|- *-|\^ *[^\d]"
-    % (LONGEST_NUMBER + 1)
+    rf"\d{{{LONGEST_NUMBER + 1}}}|\^\d\d|[a-z] ?\(|\) ?[\da-z]|\) ?\( ?\d+ ?\)|\( ?\d+ ?\) ?\(|[a-z] ?\d|\d +\d"
+    r"|[*/^+-] *[*/^+]|- *-|\^ *[^\d]"
 )
 """Long numbers, ``x^12``, what could be a function, a number after what it would multiply, two signs in a row."""
 
@@ -83,7 +83,7 @@ def _sum(a: Polynomial, b: Polynomial, sign: int) -> Polynomial:
 
 
 def _product(a: Polynomial, b: Polynomial) -> Polynomial | None:
-    """None when it has many terms or a high degree."""
+    """None when it has many terms, a high degree or a huge coefficient."""
     total: Polynomial = {}
     for one, factor in a.items():
         for other, times in b.items():
@@ -94,6 +94,7 @@ def _product(a: Polynomial, b: Polynomial) -> Polynomial | None:
                 return None
             monomial = tuple(sorted(powers.items()))
             total[monomial] = total.get(monomial, Fraction(0)) + factor * times
-    if len(total) > MOST_TERMS:
+    sizes = [max(abs(factor.numerator), factor.denominator).bit_length() for factor in total.values()]
+    if len(total) > MOST_TERMS or max(sizes, default=0) > MOST_BITS:
         return None
     return {monomial: factor for monomial, factor in total.items() if factor}

@@ -50,12 +50,9 @@ def pairs():
         for i, box in enumerate(boxes):
             for answer in answers:
                 turn += 1
-                around = AROUND if i == 0 and answer == answers[0] else [AROUND[turn % len(AROUND)], AROUND[0]]
+                around = AROUND if i == 0 and answer == answers[0] else [AROUND[turn % len(AROUND)]]
                 found += [(form.format(box=f"\\boxed{{{box}}}"), answer) for form in around]
     return found
-
-
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # sympy's, of what math-verify does with sets
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +66,13 @@ def test_the_verifier_says_what_math_verify_says_of_the_whole_completion(judged,
     try:
         completions, answers, wanted = zip(*judged, strict=True)
         first = [one.reward == 1 for one in verifier.verify([""] * len(judged), completions, answers)]
-        again = [one.reward == 1 for one in verifier.verify([""] * len(judged), completions, answers)]
+        boxed = [i for i, completion in enumerate(completions) if box_of(completion) is not None]
+        sides = [[side[i] for i in boxed] for side in (completions, answers)]
+        again = [one.reward == 1 for one in verifier.verify([""] * len(boxed), *sides)]
     finally:
         verifier.close()
     assert [(*one, found) for one, found in zip(judged, first, strict=True) if one[2] is not found] == []
-    assert again == first
+    assert again == [first[i] for i in boxed]
     assert 0.2 < sum(wanted) / len(wanted) < 0.8
 
 
@@ -84,7 +83,7 @@ def test_what_needs_no_mathematics_is_a_good_part_and_judged_alike(judged):
         if (box := box_of(completion)) is not None
     ]
     known = [one for one in known if one[3] is not None]
-    assert len(known) > 80 and {one[3] for one in known} == {True, False}
+    assert len(known) > 60 and {one[3] for one in known} == {True, False}
     assert [one for one in known if one[2] is not one[3]] == []
 
 
@@ -108,7 +107,7 @@ def _random_polynomial(draw, depth=0):
 
 def test_random_polynomials_are_compared_as_math_verify_does():
     draw, compared, equal = random.Random(4), 0, 0
-    for _ in range(150):
+    for _ in range(80):
         text = _random_polynomial(draw)
         one = polynomial(text)
         if one is None:
@@ -124,11 +123,12 @@ def test_random_polynomials_are_compared_as_math_verify_does():
             if said is not None:
                 compared, equal = compared + 1, equal + said
                 assert plainly_math_verify(f"\\boxed{{{text}}}", other) is said, (text, other)
-    assert compared > 60 and 20 < equal < compared
+    assert compared > 40 and 15 < equal < compared
 
 
 @pytest.mark.parametrize(
-    "text", ["2x^10", "x(y+1)", "2\\frac{1}{2}", "2/3x", "1.5x", "e", "3i", "5m", "x^x", "x/y", "1,000", "", "--x", "x2", "(1)2", "x" * 500, "(x+y+z+a+b)^9"],
+    "text", ["2x^10", "x(y+1)", "2\\frac{1}{2}", "2/3x", "1.5x", "e", "3i", "5m", "x^x", "x/y", "1,000", "", "--x", "x2", "(1)2", "x" * 500, "(x+y+z+a+b)^9",
+     "(((((((9^9)^9)^9)^9)^9)^9)^9)^9"],
 )  # fmt: skip
 def test_what_could_be_read_otherwise_is_left_to_math_verify(text):
     assert polynomial(text) is None
@@ -136,7 +136,14 @@ def test_what_could_be_read_otherwise_is_left_to_math_verify(text):
 
 def test_what_stands_in_the_one_box():
     assert box_of("so $\\boxed{\\frac{1}{2}}$.") == "\\frac{1}{2}" and box_of("\\boxed{ \\{1\\} }") == "\\{1\\}"
-    for text in ("42", "\\boxed{1} or \\boxed{2}", "the final answer is 7. \\boxed{42}", "\\boxed{5}\\%", "\\boxed{3", "\\fbox{1} \\boxed{2}"):
+    for text in (
+        "42",
+        "\\boxed{1} or \\boxed{2}",
+        "the final answer is 7. \\boxed{42}",
+        "\\boxed{5}\\%",
+        "\\boxed{3",
+        "\\fbox{1} \\boxed{2}",
+    ):
         assert box_of(text) is None  # fmt: skip
 
 
