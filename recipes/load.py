@@ -82,7 +82,7 @@ def validate(raw: dict[str, Any], where: str, lines: dict[tuple[str | int, ...],
     except ValidationError as error:
         problems += explain(error, Recipe, where, lines, ())
         raise InputError(_in_order(problems)) from None
-    problems += mlx_lacks(stages, recipe.backend, recipe.processes, where, lines)
+    problems += mlx_lacks(stages, recipe.backend, recipe.processes, where, lines, recipe.attention)
     if problems:
         raise InputError(_in_order(problems))
     return recipe.model_copy(update={"stages": stages})

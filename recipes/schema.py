@@ -172,6 +172,9 @@ class Recipe(Strict):
     backend: Literal["auto", "pytorch", "mlx"] = "auto"
     quantization: Literal["none", "8bit", "4bit", "auto"] = "auto"
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """The kernel, on PyTorch. ``auto``: FlashAttention 2 where it is installed and the weights are in 16 bit on CUDA, else
+    PyTorch's own (sdpa); the stage's log says which and why."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """More than one: the stage runs under ``accelerate launch``."""

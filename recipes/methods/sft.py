@@ -58,3 +58,6 @@ class Stage(TrainingStage):
     """An SFT stage. Loss on every assistant turn; a share of replay keeps the rest of the model as it was."""
 
     replay: Replay = Replay()
+    padding_free: bool = False
+    """The rows of a micro-batch laid end to end, each attending to itself alone, instead of padded to one length: the same
+    steps and losses up to rounding, with nothing computed on padding. On PyTorch."""

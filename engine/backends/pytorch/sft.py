@@ -19,6 +19,7 @@ from engine.backends.pytorch.divergence import (
 )
 from engine.backends.pytorch.end_to_end import first_rows, rows_apart, why_not
 from engine.backends.pytorch.policy import TorchPolicy
+from engine.backends.pytorch.speedups import padding
 from engine.backends.pytorch.training import LinkedTrainer, training_arguments
 from engine.backends.tokens import encode_conversation
 from recipes.errors import InputError, Problem
@@ -111,6 +112,7 @@ def train(policy: TorchPolicy, rows: Sequence[Conversation], stage: Any, link: T
     if free and (why := why_not(policy, [row.ids for row in kept], arguments["bf16"])):
         found = f"`true`, but {why}"
         raise InputError([Problem("recipe", None, "padding_free", found, "`false`: rows are padded to one length")])
+    print(padding([len(row.ids) for row in kept], stage.batch_size, free), flush=True)  # into the stage's log
     trainer = LinkedSFTTrainer(
         model=policy.model,
         args=SFTConfig(
