@@ -106,6 +106,15 @@ class Stage(AnyStage):
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+class ConversationStage(Stage):
+    """What the methods that train on whole conversations have in common."""
+
+    replay: Replay = Replay()
+    padding_free: bool = False
+    """The rows of a micro-batch laid end to end, each attending to itself alone, instead of padded to one length: the same
+    steps and losses up to rounding, with nothing computed on padding. On PyTorch."""
+
+
 class GroupStage(Stage):
     """What the methods that compare groups of sampled completions have in common."""
 

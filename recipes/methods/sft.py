@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from recipes.methods.card import Card, Data, GateSpec, Memory, Time
-from recipes.schema import Replay
-from recipes.schema import Stage as TrainingStage
+from recipes.schema import ConversationStage
 
 CARD = Card(
     name="sft",
@@ -54,10 +53,5 @@ CARD = Card(
 )
 
 
-class Stage(TrainingStage):
+class Stage(ConversationStage):
     """An SFT stage. Loss on every assistant turn; a share of replay keeps the rest of the model as it was."""
-
-    replay: Replay = Replay()
-    padding_free: bool = False
-    """The rows of a micro-batch laid end to end, each attending to itself alone, instead of padded to one length: the same
-    steps and losses up to rounding, with nothing computed on padding. On PyTorch."""

@@ -35,6 +35,15 @@ def test_a_bitsandbytes_optimizer_is_named_with_the_nearest(optimizer, tmp_path)
     assert loaded(tmp_path, "backend: pytorch", f"optimizer: {optimizer}").stages[0].optimizer == optimizer
 
 
+def test_padding_free_and_the_kernels_of_pytorch_are_named(tmp_path):
+    with pytest.raises(InputError, match="line 7: `stages.0.padding_free`.*`true` with MLX.*`false`"):
+        loaded(tmp_path, "backend: mlx", "padding_free: true")
+    with pytest.raises(InputError, match="line 3: `attention`.*`sdpa`.*PyTorch's.*`attention: auto`"):
+        loaded(tmp_path, "attention: sdpa", overrides=["backend=mlx"])
+    kept = loaded(tmp_path, "backend: pytorch\nattention: eager", "padding_free: true")
+    assert kept.attention == "eager" and kept.stages[0].padding_free and loaded(tmp_path).attention == "auto"
+
+
 def test_several_processes_are_pytorchs(tmp_path):
     with pytest.raises(InputError, match="line 4: `processes`.*`2` with MLX in stage 1.*accumulation"):
         loaded(tmp_path, "backend: mlx\nprocesses: 2")

@@ -102,6 +102,8 @@ def why_not(policy: Any, rows: Sequence[Sequence[int]], bf16: bool) -> str | Non
             try:
                 with rows_apart(model, bounds), torch.autocast(policy.device.type, torch.bfloat16, enabled=bf16):
                     model(**inputs, use_cache=False, logits_to_keep=1)
+            except torch.OutOfMemoryError:
+                raise
             except (TypeError, ValueError, RuntimeError) as error:
                 return f"the model does not take them ({error})"[:300]
     alone, behind = (states[0, -len(two[1]) :].float() for states in hidden)
