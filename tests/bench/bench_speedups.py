@@ -30,6 +30,7 @@ from engine.backends.tokens import encode_conversation
 from engine.models.lineage import Base, Lineage
 from recipes.resources import resolve_model
 from tests.bench import bench_step_rate
+from tests.bench.bench_verify import cpu_seconds
 
 STEPS, SKIPPED, ROUNDS, BATCH = 24, 8, 3, 8
 SHORTEST, LONGEST, EVEN = 16, 256, 120
@@ -41,7 +42,9 @@ class Link(bench_step_rate.LoggingLink):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.began = time.process_time()
+        self.began = cpu_seconds()
+        self.begun = 0.0
+        """Seconds until the first timed step, with what compilers took in processes of their own."""
         self.losses: list[float] = []
         self.tokens: list[float] = []
 
@@ -52,6 +55,8 @@ class Link(bench_step_rate.LoggingLink):
 
     def after_step(self, step: int, total: int) -> None:
         self.marks[step] = time.process_time()
+        if step == SKIPPED:
+            self.begun = cpu_seconds() - self.began
 
     def seconds(self) -> float:
         return (self.marks[STEPS] - self.marks[SKIPPED]) / (STEPS - SKIPPED)
@@ -115,7 +120,7 @@ def compared(name: str, plain: Callable[[], Link], other: Callable[[], Link], wa
         base, link = (plain(), other()) if turn % 2 else (other(), plain())[::-1]
         ratios.append(base.seconds() / link.seconds())
         rates.append(statistics.mean(link.tokens[SKIPPED:]) / link.seconds())
-        late.append(link.marks[SKIPPED] - base.marks[SKIPPED] - link.began + base.began)
+        late.append(link.begun - base.begun)
         apart = max(apart, *(abs(a - b) for a, b in zip(base.losses, link.losses, strict=True)))
     found = f"{statistics.median(ratios):.2f} (min {min(ratios):.2f}, max {max(ratios):.2f}, n {ROUNDS})"
     begun = (

@@ -28,16 +28,16 @@ def times(verifier: Verifier, completions: list[list[str]], answers: list[list[s
     least. The rounds' completions and answers differ, so that nothing is remembered from one to the next."""
     verifier.verify([""] * 4, [f"\\boxed{{\\sqrt{{{i}}}}}" for i in range(4)], ["x"] * 4)  # the workers start
     found = []
-    used = _cpu()
+    used = cpu_seconds()
     for one, wanted in zip(completions, answers, strict=True):
         began = time.perf_counter()
         verdicts = verifier.verify([""] * len(one), one, wanted)
         found.append(time.perf_counter() - began)
         assert all(verdict.reward == 1.0 for verdict in verdicts), verdicts
-    return found, 1000 * (_cpu() - used) / sum(map(len, completions))
+    return found, 1000 * (cpu_seconds() - used) / sum(map(len, completions))
 
 
-def _cpu() -> float:
+def cpu_seconds() -> float:
     """CPU seconds of this process, its children, and those that they have waited for."""
     own = psutil.Process()
     total = sum(own.cpu_times()[:2])
