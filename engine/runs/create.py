@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -41,6 +42,7 @@ def create_run(loaded: LoadedRecipe, told: Callable[[int, int], None] | None = N
     Data sets of the hub that the recipe names are fetched first; ``told`` hears of the bytes there and in all.
     """
     model = _local_model(loaded)
+    _refuse_missing_kernel(loaded)
     loaded, why = _settled(loaded)
     recipe = loaded.recipe
     fetch_missing([word for _, word in source_words(loaded)], loaded.folder, told, str(loaded.path or "recipe"))
@@ -92,6 +94,22 @@ def _local_model(loaded: LoadedRecipe) -> Base | None:
     if not list(folder.glob("*.safetensors")):
         raise InputError([Problem(where, None, "model", f"`{folder}` without *.safetensors", accepted)])
     return Base(id=model, path=str(folder), revision=loaded.recipe.revision, files=hash_files(folder))
+
+
+def _refuse_missing_kernel(loaded: LoadedRecipe) -> None:
+    """FlashAttention by name, where it cannot be; ``auto`` takes it where it can."""
+    from engine.forecast.hardware import this_machine
+
+    if loaded.recipe.attention != "flash_attention_2":
+        return
+    found = ""
+    if this_machine().kind != "cuda":
+        found = "which needs a CUDA device"
+    elif importlib.util.find_spec("flash_attn") is None:
+        found = "which is not installed: `pip install flash-attn --no-build-isolation`"
+    if found:
+        where, accepted = str(loaded.path or "recipe"), "`attention: auto` or `sdpa`"
+        raise InputError([Problem(where, None, "attention", f"`flash_attention_2`, {found}", accepted)])
 
 
 def _settled(loaded: LoadedRecipe) -> tuple[LoadedRecipe, str]:
