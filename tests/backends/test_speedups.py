@@ -44,7 +44,7 @@ def test_attention_and_optimizer_are_told():
 
 def test_compiling_is_told_with_its_reason():
     assert "torch.compile: not used, and there is no C++ compiler here (g++" in lines(programs=())
-    assert "1.1 times the steps" in lines(programs=["c++"]) and "1.1 times the steps" in lines("cuda", programs=())
+    assert "1.15 times the steps" in lines(programs=["c++"]) and "1.15 times the steps" in lines("cuda", programs=())
 
 
 def test_a_kernel_is_picked_where_it_can_run_and_refused_with_the_reason_where_not():
