@@ -360,7 +360,9 @@ def test_a_gauge_of_a_stage_that_is_over_shows_what_its_gate_measured():
     events = [
         *steps_of({"loss": [2.0, 1.5, 1.0], "kl": [0.2, 0.4, 0.55], "reward": [0.0, 1.0, 2.0]}),
         GateEvent(name="kl", value=0.033, min=None, max=0.1, passed=True, n=400, step=3, stage=0, time=20.0),
-        GateEvent(name="preference_gap", value=0.1, min=0.15, max=None, passed=False, n=400, step=3, stage=0, time=20.0),
+        GateEvent(
+            name="preference_gap", value=0.1, min=0.15, max=None, passed=False, n=400, step=3, stage=0, time=20.0
+        ),
     ]
     over = StageEvent(state="done", method="dpo", stage=0, time=21.0, steps_total=100, passed=False)
 

@@ -189,9 +189,7 @@ class TorchPolicy:
                 chosen = logprobs.gather(-1, targets.unsqueeze(-1)).squeeze(-1).double().split(lengths)
                 correct = (logits.argmax(-1) == targets).split(lengths)
                 for index, given, right in zip(batch, chosen, correct, strict=True):
-                    results[index] = Score(
-                        logprob=given.sum().item(), tokens=given.numel(), correct=int(right.sum())
-                    )
+                    results[index] = Score(logprob=given.sum().item(), tokens=given.numel(), correct=int(right.sum()))
                 done += len(batch)
                 if progress:
                     progress(done, len(pairs))
