@@ -102,9 +102,9 @@ class Trainer(ABC):
     def train(self, link: TrainingLink) -> None:
         """Train to the last step, or until a stop is requested; from the newest valid checkpoint if there is one."""
         self.link = link
-        resume = link.resume_from()
-        if resume is not None:
-            self._restore(*resume)
+        resume = self.ranks.agreed([str(part) for part in link.resume_from() or ()] if self.ranks.first else None)
+        if resume:
+            self._restore(Path(resume[0]), int(resume[1]))
         self.ranks.check_same(self.weights, self.step)
         self.network.model.train()
         try:
