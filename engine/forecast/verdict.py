@@ -89,8 +89,10 @@ def estimate(
 
 
 def _shared_out(settings: Settings, here: int) -> list[str]:
-    if settings.gpus == 1 or not settings.trains:
+    if settings.gpus == 1:
         return []
+    if not settings.trains:
+        return ["one process: a stage that trains nothing is not shared out"]
     held = (
         f"the {here} processes share this memory, and each of them holds all of it"
         if here > 1
