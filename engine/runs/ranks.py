@@ -1,10 +1,11 @@
 """Several processes for one stage on MLX: ``python -P -m engine.runs.ranks COUNT -m engine.stage RUN_DIR INDEX``.
 
 They are started as MLX documents it for those who do without ``mlx.launch`` ("Distributed Without mlx.launch": a rank and
-a ring's host file in the environment). ``mlx.launch`` cannot serve here (0.32.4): it gives every rank a pipe for standard
-input, so no rank has the supervisor's line; its threads ask all the time whether those pipes can be written to, which
-takes a whole core as long as the training runs; it ends with 0 whatever became of the ranks; when one dies it waits
-without end for others that ignore SIGTERM, as a stage does; and it leaves two files a rank in the temporary folder.
+a ring's host file in the environment). ``mlx.launch`` itself cannot serve here (0.32.4, tried): it gives every rank a pipe
+for standard input, so that none has the supervisor's line; it asks without a pause whether those pipes can be written to
+(0.5 to 0.6 of a core on a busy machine of two, as long as the training runs); when a rank is killed it waits until the
+others have ended, which ignore the SIGTERM it sends; it ends with 0 whatever became of them; and it leaves two files a
+rank in the temporary folder.
 
 The ports of the ring are chosen by the ranks themselves (engine/backends/mlx/ranks.py), which agree on them over the
 socket pairs that this process makes between the first rank and each of the others.
