@@ -89,8 +89,10 @@ class Formula:
         return forward + logits * self.logit + batches * self.launches
 
     def step(self, tokens: float, length: float) -> float:
-        """An optimizer step over ``tokens`` padded tokens in rows of ``length``; what GRPO generates for it is apart."""
+        """An optimizer step over ``tokens`` padded tokens of each process in rows of ``length``; what GRPO generates for
+        it is apart."""
         settings = self.settings
+        tokens *= self.hardware.shared_by(settings.gpus)  # the other processes' on the same device
         passes = 3.0 if settings.training == "full" else 2.0
         passes += 1.0 if settings.gradient_checkpointing else 0.0
         if settings.method in REFERENCES and settings.reference in ("base", "adapter", "copy"):
