@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from recipes.errors import InputError, Problem, nearest_word, quoted
 from recipes.explain import explain
+from recipes.kernels import kernel_conflicts
 from recipes.methods import cards, stage_types
 from recipes.mlx import mlx_lacks
 from recipes.schema import Adapter, Gate, Recipe
@@ -82,7 +83,8 @@ def validate(raw: dict[str, Any], where: str, lines: dict[tuple[str | int, ...],
     except ValidationError as error:
         problems += explain(error, Recipe, where, lines, ())
         raise InputError(_in_order(problems)) from None
-    problems += mlx_lacks(stages, recipe.backend, recipe.processes, where, lines)
+    problems += mlx_lacks(stages, recipe.backend, recipe.processes, where, lines, recipe.attention)
+    problems += kernel_conflicts(stages, recipe.attention, where, lines)
     if problems:
         raise InputError(_in_order(problems))
     return recipe.model_copy(update={"stages": stages})

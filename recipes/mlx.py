@@ -14,11 +14,17 @@ ACCEPTED = (
     "`processes: 1` (a larger `accumulation` gives the same effective batch), or `backend: pytorch` for this stage; "
     "with MLX, SFT trains in several processes"
 )
+PADDED = "`false` (the losses are the same), or `backend: pytorch`"
 NEAREST = "`adamw` (with an adapter its two moments are small anyhow), or `backend: pytorch`"
 
 
 def mlx_lacks(
-    stages: Sequence[Any], backend: str, processes: int, where: str, lines: Mapping[tuple[str | int, ...], int]
+    stages: Sequence[Any],
+    backend: str,
+    processes: int,
+    where: str,
+    lines: Mapping[tuple[str | int, ...], int],
+    attention: str = "auto",
 ) -> list[Problem]:
     """Of the stages that the recipe itself gives to MLX; what ``auto`` comes to is known where it runs."""
     problems = []
@@ -29,6 +35,14 @@ def mlx_lacks(
             found = f"`{optimizer}`: a bitsandbytes optimizer, which MLX does not have"
             line = lines.get(("stages", index, "optimizer"))
             problems.append(Problem(where, line, f"stages.{index}.optimizer", found, NEAREST))
+        if getattr(stages[index], "padding_free", False):
+            found = "`true` with MLX, which pads the rows of a micro-batch"
+            line = lines.get(("stages", index, "padding_free"))
+            problems.append(Problem(where, line, f"stages.{index}.padding_free", found, PADDED))
+    if ours and attention != "auto":
+        found = f"`{attention}`: a kernel of PyTorch's; MLX has one fused attention of its own"
+        accepted = "`attention: auto`, or `backend: pytorch`"
+        problems.append(Problem(where, lines.get(("attention",)), "attention", found, accepted))
     alone = [index for index in ours if isinstance(stages[index], Stage) and stages[index].method not in IN_SEVERAL]
     if alone and processes > 1:
         method = stages[alone[0]].method

@@ -106,6 +106,15 @@ class Stage(AnyStage):
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+class ConversationStage(Stage):
+    """What the methods that train on whole conversations have in common."""
+
+    replay: Replay = Replay()
+    padding_free: bool = False
+    """The rows of a micro-batch laid end to end, each attending to itself alone, instead of padded to one length: the same
+    steps and losses up to rounding, with nothing computed on padding. On PyTorch."""
+
+
 class GroupStage(Stage):
     """What the methods that compare groups of sampled completions have in common."""
 
@@ -172,6 +181,9 @@ class Recipe(Strict):
     backend: Literal["auto", "pytorch", "mlx"] = "auto"
     quantization: Literal["none", "8bit", "4bit", "auto"] = "auto"
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """The kernel, on PyTorch. ``auto``: FlashAttention 2 where it is installed and the weights are in 16 bit on CUDA, else
+    PyTorch's own (sdpa); the stage's log says which and why."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """More than one: a training stage runs under ``accelerate launch``, an SFT on MLX in a ring of processes here. Each

@@ -139,6 +139,8 @@ class LoadSettings:
     needs_reference: bool
     """The method compares with the stage's start while it trains; full fine-tuning then keeps a second copy."""
     trust_remote_code: bool = False
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """The kernel by transformers' name; ``auto``: what the backend finds best."""
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,8 @@ class Layer:
         keys = q if wide_keys else model.key_width  # grouped keys are repeated where the kernel cannot group
         heads = settings.sequences * model.heads
         attention = n * (2 * q + 2 * keys) * s + heads * settings.length * 4
+        if settings.padding_free:
+            attention += n * q * s  # the rows' outputs, and all of them in one piece
         if settings.attention == "eager":
             scores = heads * settings.length**2
             attention += scores * (6 if self.half else 4) - n * q * s  # softmax in fp32 and again in 16 bit

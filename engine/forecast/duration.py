@@ -111,7 +111,7 @@ def stage_signature(recipe: Any, index: int) -> str:
     """What makes two stages the same work: the model, the data and every setting that time depends on."""
     stage = recipe.stages[index]
     names = ("method", "batch_size", "accumulation", "max_length", "training", "gradient_checkpointing", "optimizer")
-    more = ("group_size", "max_new_tokens", "num_iterations")
+    more = ("group_size", "max_new_tokens", "num_iterations", "padding_free")
     parts = [str(getattr(stage, name, "")) for name in (*names, *more)]
     replay = getattr(stage, "replay", None)
     evaluation = getattr(stage, "evaluation", None)
@@ -119,6 +119,7 @@ def stage_signature(recipe: Any, index: int) -> str:
         recipe.model,
         recipe.quantization,
         recipe.dtype,
+        recipe.attention,
         str(getattr(stage, "data", "")),
         str(replay),
         str(evaluation),

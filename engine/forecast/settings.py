@@ -82,6 +82,8 @@ class Settings:
     length: int = 1024
     padded: bool = False
     """Rows of different length in a batch: an attention mask goes along, which flash kernels do not take."""
+    padding_free: bool = False
+    """The rows of a micro-batch end to end, without a mask; each is attended to on its own."""
     group_size: int = 8
     max_new_tokens: int = 256
     prompt_length: int = 256
@@ -196,6 +198,7 @@ def from_stage(recipe: Any, stage: Any, *, inherited_adapter: bool, dtype: str, 
         reference = "copy" if training == "full" else "adapter" if inherited_adapter else "base"
         if getattr(stage, "precompute_reference", False) or getattr(stage, "precompute_ref_log_probs", False):
             reference = "precomputed"
+    free = getattr(stage, "padding_free", False)
     given = {
         "loop": "stage",
         "backend": recipe.backend if recipe.backend != "auto" else "pytorch",
@@ -210,7 +213,9 @@ def from_stage(recipe: Any, stage: Any, *, inherited_adapter: bool, dtype: str, 
         "batch_size": batch,
         "accumulation": getattr(stage, "accumulation", 1),
         "length": getattr(stage, "max_length", 1024),
-        "padded": batch > 1 or method in PAIRS,
+        "attention": "eager" if recipe.attention == "eager" else "sdpa",
+        "padded": (batch > 1 and not free) or method in PAIRS,
+        "padding_free": free,
         "group_size": getattr(stage, "group_size", None) or getattr(stage, "num_generations", None) or 8,
         "max_new_tokens": getattr(stage, "max_new_tokens", None) or getattr(evaluation, "max_new_tokens", None) or 256,
         "reference": reference,

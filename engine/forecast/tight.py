@@ -17,7 +17,7 @@ from engine.runs.files import write_atomically
 FILE = "out-of-memory.json"
 DEPENDED_ON = (
     "method", "batch_size", "accumulation", "max_length", "training", "adapter", "gradient_checkpointing", "optimizer",
-    "group_size", "max_new_tokens", "steps_per_generation", "num_iterations", "kl_weight", "anchors",
+    "group_size", "max_new_tokens", "steps_per_generation", "num_iterations", "kl_weight", "anchors", "padding_free",
 )  # fmt: skip
 
 
@@ -40,7 +40,9 @@ def remember(recipe: Any, index: int, device: str, fields: dict[str, int]) -> No
 def _key(recipe: Any, index: int, device: str) -> str:
     stage = recipe.stages[index].model_dump(mode="json")
     parts = {name: stage[name] for name in DEPENDED_ON if name in stage}
-    parts |= {name: getattr(recipe, name) for name in ("model", "backend", "quantization", "dtype", "processes")}
+    parts |= {
+        name: getattr(recipe, name) for name in ("model", "backend", "quantization", "dtype", "processes", "attention")
+    }
     return hashlib.sha256(json.dumps([parts, device], sort_keys=True).encode()).hexdigest()[:24]
 
 

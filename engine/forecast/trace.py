@@ -28,6 +28,7 @@ SOURCES = (
     "backends/pytorch/meter.py",
     "backends/pytorch/stand_ins.py",
     "backends/pytorch/heads.py",
+    "backends/pytorch/end_to_end.py",
     "backends/pytorch/divergence.py",
     "forecast/allocator.py",
     "forecast/recording.py",

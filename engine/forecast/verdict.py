@@ -176,7 +176,7 @@ def changes(settings: Settings) -> Iterator[Change]:
             "nothing",
             replace(settings, attention="sdpa"),
             {},
-            {},
+            {"attention": "auto"},
         )
     if settings.length >= 2 * SHORTEST:
         half = settings.length // 2

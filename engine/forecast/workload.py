@@ -175,7 +175,7 @@ def _replay(work: Workload, data: _Data, own: int) -> None:
 def _sft(data: _Data, stage: Any) -> Workload:
     work = Workload()
     rows, heldout = data.split(stage.data)
-    work.padded = rows.longest_of(stage.batch_size)
+    work.padded = rows.mean if stage.padding_free else rows.longest_of(stage.batch_size)
     n = min(stage.evaluation.prompts, heldout.count)
 
     def measure(before: bool) -> None:
@@ -266,7 +266,7 @@ def _calibration(data: _Data, stage: Any) -> Workload:
 def _anti_hallucination(data: _Data, stage: Any) -> Workload:
     work = Workload()
     rows, heldout = data.split(stage.data)
-    work.padded = rows.longest_of(stage.batch_size)
+    work.padded = rows.mean if stage.padding_free else rows.longest_of(stage.batch_size)
     for asked in (rows, heldout):  # what it knows
         work.generate(asked.count, stage.evaluation.max_new_tokens, True, asked.prompt)
         for _ in range(stage.samples):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -44,6 +45,7 @@ def create_run(loaded: LoadedRecipe, told: Callable[[int, int], None] | None = N
     """
     _check_backend(loaded)
     model = _local_model(loaded)
+    _refuse_missing_kernel(loaded)
     loaded, why = _settled(loaded)
     recipe = loaded.recipe
     fetch_missing([word for _, word in source_words(loaded)], loaded.folder, told, str(loaded.path or "recipe"))
@@ -82,7 +84,7 @@ def changed_sources(run: RunDirectory) -> list[str]:
 def _check_backend(loaded: LoadedRecipe) -> None:
     """What ``backend: auto`` comes to on this machine may lack what the recipe asks for."""
     recipe, where = loaded.recipe, str(loaded.path or "recipe")
-    problems = mlx_lacks(recipe.stages, resolve(recipe.backend), recipe.processes, where, {})
+    problems = mlx_lacks(recipe.stages, resolve(recipe.backend), recipe.processes, where, {}, recipe.attention)
     if problems:
         raise InputError(problems)
 
@@ -103,6 +105,22 @@ def _local_model(loaded: LoadedRecipe) -> Base | None:
     if not list(folder.glob("*.safetensors")):
         raise InputError([Problem(where, None, "model", f"`{folder}` without *.safetensors", accepted)])
     return Base(id=model, path=str(folder), revision=loaded.recipe.revision, files=hash_files(folder))
+
+
+def _refuse_missing_kernel(loaded: LoadedRecipe) -> None:
+    """FlashAttention by name, where it cannot be; ``auto`` takes it where it can."""
+    from engine.forecast.hardware import this_machine
+
+    if loaded.recipe.attention != "flash_attention_2":
+        return
+    found = ""
+    if this_machine().kind != "cuda":
+        found = "which needs a CUDA device"
+    elif importlib.util.find_spec("flash_attn") is None:
+        found = "which is not installed: `pip install flash-attn --no-build-isolation`"
+    if found:
+        where, accepted = str(loaded.path or "recipe"), "`attention: auto` or `sdpa`"
+        raise InputError([Problem(where, None, "attention", f"`flash_attention_2`, {found}", accepted)])
 
 
 def _settled(loaded: LoadedRecipe) -> tuple[LoadedRecipe, str]:

@@ -88,6 +88,7 @@ class StageContext:
             seed=self.seed,
             needs_reference=needs_reference,
             trust_remote_code=self.recipe.trust_remote_code,
+            attention=self.recipe.attention,
         )
 
     def open_policy(self, needs_reference: bool) -> Any:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 from engine.verify import answers as words
+from engine.verify.boxes import box_of, plainly_equal
 from engine.verify.interface import Verdict
 from engine.verify.numbers import exact_number, last_number
 from engine.verify.workers import Called, Workers
@@ -63,59 +63,54 @@ class Exact:
         pass
 
 
-BOXED = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}){0,2}[^{}]*)\}")
-PLAIN = re.compile(r"(-?\d{1,15})(?:\.(\d{1,15}))?|(-?)\\[dt]?frac\{(\d{1,15})\}\{(\d{1,15})\}")
-OTHERWISE = re.compile(r"[$]|\\[(\[]|final answer|\\begin", re.IGNORECASE)
-"""What math-verify may look at before a box."""
-
-
-def plainly_equal(completion: str, answer: str) -> bool | None:
-    """math-verify's judgement where no mathematics is needed: one box with a number in it, against a number.
-
-    None where it is to be asked: other notations, other places of an answer, and decimals or fractions that are not
-    exactly equal, which it compares after rounding.
-    """
-    boxes = BOXED.findall(completion)
-    if len(boxes) != 1 or completion.count("boxed") != 1 or OTHERWISE.search(completion):
-        return None
-    given, wanted = _plain(boxes[0]), _plain(answer)
-    if given is None or wanted is None:
-        return None
-    if given == wanted:
-        return True
-    return False if given.denominator == wanted.denominator == 1 else None
-
-
-def _plain(text: str) -> Fraction | None:
-    match = PLAIN.fullmatch(text.strip())
-    if match is None:
-        return None
-    whole, decimals, sign, above, below = match.groups()
-    if whole is not None:
-        return Fraction(f"{whole}.{decimals}" if decimals else whole)
-    return Fraction(int(above), int(below)) * (-1 if sign else 1) if int(below) else None
+MOST_REMEMBERED = 20_000
 
 
 class Math:
-    """math-verify's mathematical equality; what hangs or crashes it scores 0."""
+    """math-verify's mathematical equality; what hangs or crashes it scores 0.
+
+    Numbers and polynomials in a box are compared here (boxes.py); everything else in workers, the same box against the same
+    answer once.
+    """
 
     name = "math"
 
     def __init__(self, seconds: float = 3.0) -> None:
-        self._workers = Workers("symbolic", "math_equal", seconds)
+        self._workers = Workers("symbolic", "judged", seconds)
+        self._remembered: dict[tuple[str, str], bool] = {}
 
     def verify(self, prompts: Sequence[str], completions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
-        pairs = list(zip(completions, answers, strict=True))
-        known = [plainly_equal(completion, answer) for completion, answer in pairs]
-        asked = iter(self._workers.call([pair for pair, one in zip(pairs, known, strict=True) if one is None]))
-        verdicts = []
-        for answer, one in zip(answers, known, strict=True):
-            called = next(asked) if one is None else Called(one)
-            right = float(called.value is True)
-            verdicts.append(
-                Verdict(right, {"answer": right}, called.failure or ("" if right else f"wanted {answer!r}"))
-            )
-        return verdicts
+        boxes = [box_of(completion) for completion in completions]
+        pairs = list(zip(boxes, answers, strict=True))
+        found = [None if box is None else self._known(box, answer) for box, answer in pairs]
+        asked = [i for i, one in enumerate(found) if one is None]
+        self._ask(found, [(box, answer, True) for box, answer in pairs])
+        for i in asked:
+            one, (box, answer) = found[i], pairs[i]
+            if box is not None and one is not None and one.failure is None:
+                self._remember(box, answer, one.value)
+        self._ask(found, [(completion, answer, False) for completion, answer in zip(completions, answers, strict=True)])
+        return [self._verdict(one or Called(None), answer) for one, answer in zip(found, answers, strict=True)]
+
+    def _ask(self, found: list[Called | None], questions: Sequence[tuple[str | None, str, bool]]) -> None:
+        """Fill the gaps of ``found``; None where there is nothing to ask, and where a box says nothing."""
+        open_ones = [i for i, one in enumerate(found) if one is None and questions[i][0] is not None]
+        for i, called in zip(open_ones, self._workers.call([questions[i] for i in open_ones]), strict=True):
+            found[i] = called if called.failure or called.value is not None else None
+
+    def _known(self, box: str, answer: str) -> Called | None:
+        equal = plainly_equal(box, answer)
+        equal = self._remembered.get((box, answer)) if equal is None else equal
+        return None if equal is None else Called(equal)
+
+    def _remember(self, box: str, answer: str, equal: bool) -> None:
+        if len(self._remembered) >= MOST_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[box, answer] = equal
+
+    def _verdict(self, called: Called, answer: str) -> Verdict:
+        right = float(called.value is True)
+        return Verdict(right, {"answer": right}, called.failure or ("" if right else f"wanted {answer!r}"))
 
     def close(self) -> None:
         self._workers.close()

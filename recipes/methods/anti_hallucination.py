@@ -7,8 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from recipes.methods.card import Card, Data, GateSpec, Memory, Time
-from recipes.schema import Replay
-from recipes.schema import Stage as TrainingStage
+from recipes.schema import ConversationStage
 
 CARD = Card(
     name="anti_hallucination",
@@ -65,11 +64,10 @@ CARD = Card(
 )
 
 
-class Stage(TrainingStage):
+class Stage(ConversationStage):
     """An anti-hallucination stage."""
 
     abstention: Annotated[str, Field(min_length=1, max_length=400)] = "I do not know."
     """What it shall say where it does not know."""
     samples: Annotated[int, Field(ge=0, le=64)] = 4
     """Answers sampled at temperature 1 for each question, beside the greedy one, to find out what is known."""
-    replay: Replay = Replay()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from recipes.methods.card import Card, Data, GateSpec, Memory, Time
-from recipes.schema import Replay
-from recipes.schema import Stage as TrainingStage
+from recipes.schema import ConversationStage
 
 CARD = Card(
     name="sft",
@@ -54,7 +53,5 @@ CARD = Card(
 )
 
 
-class Stage(TrainingStage):
+class Stage(ConversationStage):
     """An SFT stage. Loss on every assistant turn; a share of replay keeps the rest of the model as it was."""
-
-    replay: Replay = Replay()

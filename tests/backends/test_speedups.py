@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+import torch
+
+from engine.backends.pytorch.attention import pick_attention
 from engine.backends.pytorch.speedups import told, uses_vllm
+from recipes.errors import InputError
 
 
-def lines(device="cpu", packages=(), **stage):
-    config = SimpleNamespace(_attn_implementation="sdpa")
-    policy = SimpleNamespace(device=SimpleNamespace(type=device), model=SimpleNamespace(config=config))
+def lines(device="cpu", packages=(), programs=("g++",), used="sdpa", wanted="auto", dtype=torch.bfloat16, **stage):
+    model = SimpleNamespace(config=SimpleNamespace(_attn_implementation=used), dtype=dtype)
+    settings = SimpleNamespace(attention=wanted)
+    policy = SimpleNamespace(device=SimpleNamespace(type=device), model=model, settings=settings)
     stage = SimpleNamespace(**{"optimizer": "adamw", "method": "sft"} | stage)
-    return "\n".join(told(policy, stage, lambda name: name if name in packages else None))
+    return "\n".join(told(policy, stage, among(packages), among(programs)))
+
+
+def among(names):
+    return lambda name: name if name in names else None
 
 
 def test_vllm_is_used_with_a_cuda_device_and_named_where_it_is_not():
@@ -23,8 +33,34 @@ def test_vllm_is_used_with_a_cuda_device_and_named_where_it_is_not():
 
 
 def test_attention_and_optimizer_are_told():
-    assert "attention: sdpa" in lines() and "flash kernel" in lines("cuda")
+    assert "attention: sdpa (FlashAttention 2 needs a CUDA device)" in lines() and "flash kernel" in lines("cuda")
+    assert "not installed: `pip install flash-attn" in lines("cuda")
+    assert "16-bit weights, these are float32" in lines("cuda", ["flash_attn"], dtype=torch.float32)
+    assert "flash_attention_2 (it is installed)" in lines("cuda", ["flash_attn"], used="flash_attention_2")
+    assert "sdpa (the model does not take flash_attention_2" in lines("cuda", ["flash_attn"])
+    assert "eager (as the recipe says)" in lines(used="eager", wanted="eager")
     assert "full precision" in lines() and "paged-adamw-8bit, by bitsandbytes" in lines(optimizer="paged-adamw-8bit")
+
+
+def test_compiling_is_told_with_its_reason():
+    assert "torch.compile: not used, and there is no C++ compiler here (g++" in lines(programs=())
+    assert "1.1 times the steps" in lines(programs=["c++"]) and "1.1 times the steps" in lines("cuda", programs=())
+
+
+def test_a_kernel_is_picked_where_it_can_run_and_refused_with_the_reason_where_not():
+    flash = pick_attention("auto", "cuda", torch.bfloat16, among(["flash_attn"]))
+    assert flash.implementation == "flash_attention_2"
+    assert pick_attention("auto", "cpu", torch.bfloat16, among(["flash_attn"])).implementation is None
+    assert pick_attention("eager", "cuda", torch.bfloat16, among(["flash_attn"])).implementation == "eager"
+    for device, packages, said in (("cpu", ["flash_attn"], "CUDA device"), ("cuda", [], "pip install flash-attn")):
+        with pytest.raises(InputError, match=f"attention.*flash_attention_2.*{said}.*`attention: auto`"):
+            pick_attention("flash_attention_2", device, torch.bfloat16, among(packages))
+
+
+@pytest.mark.parametrize("wanted, used", [("auto", "sdpa"), ("sdpa", "sdpa"), ("eager", "eager")])
+def test_the_base_is_loaded_with_the_kernel_of_the_recipe(wanted, used, backend, lineage, settings, tmp_path):
+    policy = backend.load(lineage, tmp_path, settings(attention=wanted))
+    assert policy.model.config._attn_implementation == used
 
 
 def test_the_log_has_them(backend, lineage, settings, stage, rows, link_type, tmp_path, capsys):

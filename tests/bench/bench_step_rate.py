@@ -36,6 +36,7 @@ from recipes.resources import resolve_model
 STEPS = 30
 SKIPPED = 10  # warm-up steps that are not timed
 ROUNDS = 4
+SETTINGS = LoadSettings("none", "auto", "lora", 16, 32.0, 0.0, "all-linear", False, 7, False)
 
 
 class Clock(TrainerCallback):
@@ -129,8 +130,7 @@ def load():
     backend = open_backend("pytorch")
     folder = resolve_model("lab", Path("."))
     lineage = Lineage(Base(id="lab", path=str(folder), revision=None, files={}), None, [], [], None)
-    settings = LoadSettings("none", "auto", "lora", 16, 32.0, 0.0, "all-linear", False, 7, False)
-    return backend, backend.load(lineage, Path("."), settings)
+    return backend, backend.load(lineage, Path("."), SETTINGS)
 
 
 def stage():

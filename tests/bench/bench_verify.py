@@ -20,23 +20,24 @@ ROUNDS = 7
 LAB_STEP = 0.9
 """Seconds of a GRPO step on the lab model, the shortest there is (100 steps took 89 s)."""
 WANTED_SHARE, WANTED_CALLS = 0.05, 60
+ROOTS = "With {r} in mind it is \\[ \\boxed{{\\sqrt{{2}} \\cdot {a} + 1}} \\]"
 
 
-def times(verifier: Verifier, completions: list[list[str]], answers: list[str]) -> tuple[list[float], float]:
+def times(verifier: Verifier, completions: list[list[str]], answers: list[list[str]]) -> tuple[list[float], float]:
     """Seconds of each round, and CPU milliseconds of one completion with all processes, which a busy machine changes
-    least. The rounds' completions differ, so that nothing is remembered."""
-    verifier.verify([""] * 4, completions[0][:4], answers[:4])  # the workers start
+    least. The rounds' completions and answers differ, so that nothing is remembered from one to the next."""
+    verifier.verify([""] * 4, [f"\\boxed{{\\sqrt{{{i}}}}}" for i in range(4)], ["x"] * 4)  # the workers start
     found = []
-    used = _cpu()
-    for one in completions:
+    used = cpu_seconds()
+    for one, wanted in zip(completions, answers, strict=True):
         began = time.perf_counter()
-        verdicts = verifier.verify([""] * len(one), one, answers)
+        verdicts = verifier.verify([""] * len(one), one, wanted)
         found.append(time.perf_counter() - began)
         assert all(verdict.reward == 1.0 for verdict in verdicts), verdicts
-    return found, 1000 * (_cpu() - used) / sum(map(len, completions))
+    return found, 1000 * (cpu_seconds() - used) / sum(map(len, completions))
 
 
-def _cpu() -> float:
+def cpu_seconds() -> float:
     """CPU seconds of this process, its children, and those that they have waited for."""
     own = psutil.Process()
     total = sum(own.cpu_times()[:2])
@@ -54,15 +55,21 @@ def words(seconds: list[float], unit: float, name: str) -> str:
 def rows() -> list[str]:
     found = []
     limit = f"< {1000 * WANTED_SHARE * LAB_STEP:.0f} ms ({WANTED_SHARE:.0%} of a lab GRPO step)"
+    # one reference each, none seen before: the worst case; a group's completions have one, and often one answer
     forms = {
-        "number": ("number", "The sum of {r} numbers is {a}.", "{a}"),
-        "math": ("math", "Of {r} the result is \\boxed{{\\frac{{{b}}}{{2}}}}.", "{a}"),
-        "math (an expression)": ("math", "Of {r} the result is \\boxed{{2x + {b}}}.", "2(x+{a})"),
+        "number": ("number", "The sum of {r} numbers is {a}.", "{a}", COMPLETIONS),
+        "math": ("math", "Of {r} the result is \\boxed{{\\frac{{{b}}}{{2}}}}.", "{a}", COMPLETIONS),
+        "math (an expression)": ("math", "So ${r} > x$: $\\boxed{{2x + {b}}}$.", "2(x+{a})", COMPLETIONS),
+        "math (by sympy, 64 answers)": ("math", ROOTS, "{a}\\sqrt{{2}} + 1", COMPLETIONS),
+        "math (by sympy, 8 answers)": ("math", ROOTS, "{a}\\sqrt{{2}} + 1", 8),
     }
     with tempfile.TemporaryDirectory() as folder:
-        for name, (kind, form, wanted) in forms.items():
-            answers = [wanted.format(a=i) for i in range(COMPLETIONS)]
-            rounds = [[form.format(r=r, a=i, b=2 * i) for i in range(COMPLETIONS)] for r in range(ROUNDS)]
+        for name, (kind, form, wanted, distinct) in forms.items():
+            rounds, answers = [], []
+            for r in range(ROUNDS):
+                numbers = [1 + distinct * r + i % distinct for i in range(COMPLETIONS)]
+                rounds.append([form.format(r=f"{r}.{i}", a=one, b=2 * one) for i, one in enumerate(numbers)])
+                answers.append([wanted.format(a=one) for one in numbers])
             verifier = open_verifier({"kind": kind}, Path(folder))
             seconds, cpu = times(verifier, rounds, answers)
             verifier.close()
@@ -75,7 +82,7 @@ def rows() -> list[str]:
         source = "```python\n# {r} {i}\ndef square(x):\n    return x * x\n```"
         rounds = [[source.format(r=r, i=i) for i in range(COMPLETIONS)] for r in range(ROUNDS)]
         verifier = open_verifier({"kind": "code"}, Path(folder))
-        seconds, cpu = times(verifier, rounds, [tests] * COMPLETIONS)
+        seconds, cpu = times(verifier, rounds, [[tests] * COMPLETIONS] * ROUNDS)
         rates = [COMPLETIONS / one for one in seconds]
         verifier.close()
         name = f"code verifier ({jail.name}), calls a second, 5 tests each"

@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 
 from engine.backends import open_backend
 from engine.backends.interface import LoadSettings, Probe
+from engine.backends.pytorch import sft
 from engine.backends.pytorch.meter import CUBLAS_WORKSPACE_ELSEWHERE, Meter
 from engine.backends.pytorch.stand_ins import cuda_kernels
 from engine.backends.pytorch.trace import ALIKE, trace
@@ -119,7 +120,13 @@ class Uneven:
 
 
 def really_allocated(
-    method: str, folder: Path, run: Path, training: str, checkpointing: bool, length: int = LENGTH
+    method: str,
+    folder: Path,
+    run: Path,
+    training: str,
+    checkpointing: bool,
+    length: int = LENGTH,
+    padding_free: bool = False,
 ) -> float:
     """Peak MiB that the stage's own trainer requests on rows of full length: in the second step, as the first makes the
     optimizer's state."""
@@ -134,7 +141,7 @@ def really_allocated(
         sft_weight=0.0, odds_weight=0.1, kl_coefficient=1.0, kl_target=0.03, group_size=2, max_new_tokens=NEW_TOKENS,
         temperature=1.0, kl_weight=0.0, clip=0.2, num_iterations=1, steps_per_generation=None, loss="dapo",
         anchors=SimpleNamespace(share=0.25), process_weight=0.5, outcome_weight=1.0,
-        trust_region=SimpleNamespace(every=100, kl=1.0, retention=0.0, slower=0.5),
+        trust_region=SimpleNamespace(every=100, kl=1.0, retention=0.0, slower=0.5), padding_free=padding_free,
     )  # fmt: skip
     backend = open_backend("pytorch")
     policy = backend.load(lineage, run, settings)
@@ -169,10 +176,11 @@ def _written():
     return mock.patch.object(GRPOTrainer, "_generate_single_turn", complete)
 
 
-def traced(method: str, folder: Path, training: str, checkpointing: bool) -> float:
+def traced(method: str, folder: Path, training: str, checkpointing: bool, padding_free: bool = False) -> float:
     run = {
         "method": method, "loop": "stage", "training": training, "dtype": "fp32", "lora_rank": RANK, "batch_size": BATCH,
         "length": LENGTH, "max_new_tokens": NEW_TOKENS, "gradient_checkpointing": checkpointing, "autocast": False,
+        "padding_free": padding_free,
     }  # fmt: skip
     description = Trace(find_model(str(folder)), read_settings(run), 75).description
     return trace(**description)["allocated_mib"] - 2 * CUBLAS_WORKSPACE_ELSEWHERE / MIB
@@ -200,6 +208,17 @@ def test_the_traced_peak_is_the_real_steps(method, architecture, training, check
     real = really_allocated(method, folder, tmp_path, training, checkpointing)
     # every position is taken for scored, the few of the prompt too, which a head that is built whole leaves out
     assert traced(method, folder, training, checkpointing) == pytest.approx(real, rel=0.025)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_rows_end_to_end_need_what_is_said_of_them(architecture, tmp_path, monkeypatch):
+    """The worst micro-batch, every row of full length. A layer's attention works on one row after the other."""
+    monkeypatch.setattr(sft, "why_not", lambda *_: None)  # the stand-ins compute nothing that could be compared
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny_model(architecture, folder)
+    real = really_allocated("sft", folder, tmp_path, "lora", False, padding_free=True)
+    assert traced("sft", folder, "lora", False, padding_free=True) == pytest.approx(real, rel=0.025)
 
 
 def test_orpo_needs_no_more_than_dpo_where_the_vocabulary_is_large(tmp_path):

@@ -52,6 +52,7 @@ stages:
     {QUESTIONS}
     steps: 8
     samples: 1
+    padding_free: true
     replay: {{share: 0.3, source: lab/general-heldout.jsonl}}
     {LOOK}{COMMON}
   - method: calibration

@@ -41,6 +41,12 @@ def test_a_good_recipe_gets_its_defaults_from_the_cards(tmp_path):
     assert dpo.adapter == sft.adapter
 
 
+def test_rows_without_padding_are_not_for_the_eager_kernel(tmp_path):
+    text = GOOD.replace("model: lab", "model: lab\nattention: eager").replace("steps: 10", "padding_free: true")
+    (found,) = problems(tmp_path, text)
+    assert (found.line, found.field) == (7, "stages.0.padding_free") and "`attention: eager`" in found.found
+
+
 def test_a_dumped_recipe_loads_to_the_same(tmp_path):
     recipe = load_recipe(written(tmp_path, GOOD)).recipe
     (tmp_path / "again.yaml").write_text(dump_recipe(recipe))
@@ -58,6 +64,8 @@ def test_library_recipes_load_and_round_trip(name, tmp_path):
     "change, line, field, said",
     [
         (("model: lab", "modle: lab"), 2, "modle", "Did you mean `model`?"),
+        (("model: lab", "model: lab\nattention: flash"), 3, "attention", "`eager`, `flash_attention_2`"),
+        (("steps: 10", "padding_free: yes please"), 6, "stages.0.padding_free", "true"),
         (("method: sft", "method: sff"), 4, "stages.0.method", "Did you mean `sft`?"),
         (("method: sft", "method: grop"), 4, "stages.0.method", "Did you mean `grpo`"),
         (("steps: 10", "stepz: 10"), 6, "stages.0.stepz", "Did you mean `steps`?"),

@@ -59,3 +59,12 @@ def test_what_auto_comes_to_is_refused_before_a_run_is_created(tmp_path, monkeyp
     with pytest.raises(InputError, match="stage 3 .dpo."):
         create.create_run(load_recipe(str(tmp_path / "r.yaml")))
     assert not (tmp_path / "home").exists()
+
+
+def test_padding_free_and_the_kernels_of_pytorch_are_named(tmp_path):
+    with pytest.raises(InputError, match="line 7: `stages.0.padding_free`.*`true` with MLX.*`false`"):
+        loaded(tmp_path, "backend: mlx", "padding_free: true")
+    with pytest.raises(InputError, match="line 3: `attention`.*`sdpa`.*PyTorch's.*`attention: auto`"):
+        loaded(tmp_path, "attention: sdpa", overrides=["backend=mlx"])
+    kept = loaded(tmp_path, "backend: pytorch\nattention: eager", "padding_free: true")
+    assert kept.attention == "eager" and kept.stages[0].padding_free and loaded(tmp_path).attention == "auto"

@@ -43,6 +43,11 @@ BAD = {
     "undecodable line": ("model: lab-nano", "data: {source: broken.jsonl}", "line 2"),
     "wrong columns": ("model: lab-nano", "data: {source: columns.jsonl}", "Did you mean `prompt`"),
     "path outside": ("model: lab-nano", "data: {source: ../up.jsonl}", "leads out"),
+    "a kernel for CUDA": (
+        "model: lab-nano\nattention: flash_attention_2",
+        "data: {source: lab/domain.jsonl}",
+        "`attention: auto`",
+    ),
     "model without weights": ("model: hollow", "data: {source: lab/domain.jsonl}", "safetensors"),
 }
 

@@ -16,8 +16,19 @@ def check_stage(stage: Any) -> None:
         found = f"`{stage.optimizer}`: bitsandbytes, which MLX does not have"
         accepted = "`adamw` (with an adapter its moments are small anyhow), or `backend: pytorch`"
         problems.append(Problem("recipe", None, "optimizer", found, accepted))
+    if getattr(stage, "padding_free", False):
+        found = "`true`, but MLX pads the rows of a micro-batch"
+        accepted = "`false` (the losses are the same), or `backend: pytorch`"
+        problems.append(Problem("recipe", None, "padding_free", found, accepted))
     if problems:
         raise InputError(problems)
+
+
+def check_attention(wanted: str) -> None:
+    """Raises InputError for a kernel by name: they are PyTorch's."""
+    if wanted != "auto":
+        found = f"`{wanted}`: a kernel of PyTorch's; MLX has one fused attention of its own"
+        raise InputError([Problem("recipe", None, "attention", found, "`auto`, or `backend: pytorch`")])
 
 
 def check_processes(method: str) -> None:

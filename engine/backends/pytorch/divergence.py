@@ -86,13 +86,18 @@ def predicting_positions(completion_mask: torch.Tensor, at_most: int) -> torch.T
     return mask
 
 
-@torch.no_grad()
 def reference_forward(policy: Any, ids: torch.Tensor, mask: torch.Tensor, bf16: bool) -> torch.Tensor:
     """Last hidden state (B, T, H) of the stage's start for those tokens; the head runs on one position only."""
+    return reference_states(policy, {"input_ids": ids, "attention_mask": mask}, bf16)
+
+
+@torch.no_grad()
+def reference_states(policy: Any, inputs: dict[str, Any], bf16: bool) -> torch.Tensor:
+    """The same for the model's inputs, whatever they are."""
     with (
         policy.weights("start") as reference,
         captured_hidden_states(reference) as hidden,
-        torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=bf16),
+        torch.autocast(inputs["input_ids"].device.type, dtype=torch.bfloat16, enabled=bf16),
     ):
-        reference(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1)
+        reference(**inputs, use_cache=False, logits_to_keep=1)
     return hidden[0]

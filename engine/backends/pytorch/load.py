@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from engine.backends.initial_adapter import initial_lora_a
 from engine.backends.interface import LoadSettings
+from engine.backends.pytorch.attention import pick_attention
 from engine.backends.pytorch.device import pick_device, pick_dtype
 from engine.backends.pytorch.interventions import attach
 from engine.backends.pytorch.policy import TorchPolicy
@@ -104,15 +106,25 @@ def lora_config(settings: LoadSettings) -> LoraConfig:
 def load_base(folder: Path, device: torch.device, settings: LoadSettings) -> PreTrainedModel:
     """The base model alone. Only safetensors are read: pickled weights run code when they load."""
     dtype = pick_dtype(settings.dtype, device)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        quantization_config=quantization(settings.quantization, dtype),
-        device_map={"": device} if settings.quantization != "none" else None,
-        trust_remote_code=settings.trust_remote_code,
-        use_safetensors=True,
-        local_files_only=True,
-    )
+    attention = pick_attention(settings.attention, device.type, dtype).implementation
+    given: dict[str, Any] = {
+        "dtype": dtype,
+        "quantization_config": quantization(settings.quantization, dtype),
+        "device_map": {"": device} if settings.quantization != "none" else None,
+        "trust_remote_code": settings.trust_remote_code,
+        "use_safetensors": True,
+        "local_files_only": True,
+    }
+    try:
+        asked = {"attn_implementation": attention} if attention else {}
+        model = AutoModelForCausalLM.from_pretrained(folder, **given, **asked)
+    except (ImportError, ValueError) as error:  # said before any weight is read
+        if attention is None:
+            raise
+        if settings.attention != "auto":
+            found, accepted = f"`{attention}`, which this model does not take ({error})"[:400], "`attention: auto`"
+            raise InputError([Problem(str(folder), None, "attention", found, accepted)]) from error
+        model = AutoModelForCausalLM.from_pretrained(folder, **given)
     if settings.quantization == "none":
         model = model.to(device)  # type: ignore[arg-type]
     else:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from engine.backends.pytorch.attention import pick_attention
+
 GROUPED = ("grpo", "rlvr")
+COMPILERS = ("g++", "clang++", "c++")
+COMPILED = "for it did not pay: 1.1 times the steps for some 100 s of compiling (SFT of the lab model on a CPU)"
+WORTH_IT = 0.15
+"""Share of padding from which on leaving it out was faster (``tests/bench/bench_speedups.py``)."""
 
 
-def told(policy: Any, stage: Any, installed: Callable[[str], object] | None = None) -> list[str]:
-    """One line for each optional speed-up: what is used, or what is not and why. ``installed`` looks a package up."""
+def told(
+    policy: Any,
+    stage: Any,
+    installed: Callable[[str], object] | None = None,
+    which: Callable[[str], str | None] = shutil.which,
+) -> list[str]:
+    """One line for each optional speed-up: what is used, or what is not and why. ``installed`` looks a package up, ``which``
+    a program."""
     has = installed or importlib.util.find_spec
     cuda = policy.device.type == "cuda"
-    model = getattr(policy.model, "config", None)
-    attention = getattr(model, "_attn_implementation", None) or "the model's own"
-    lines = [
-        f"attention: {attention}"
-        + (" (on CUDA PyTorch picks its flash kernel where no mask is needed)" if cuda else "")
-    ]
+    lines = [f"attention: {attention(policy, has)}"]
     optimizer = getattr(stage, "optimizer", "adamw")
     if optimizer == "adamw":
         why = (
@@ -31,8 +39,44 @@ def told(policy: Any, stage: Any, installed: Callable[[str], object] | None = No
         lines.append(f"optimizer: {optimizer}, by bitsandbytes")
     if getattr(stage, "method", "") in GROUPED:
         lines.append(generation(cuda, has))
-    lines.append("torch.compile: not used; packing: not used, so that every row is its own sequence")
+    lines.append(f"torch.compile: not used, {compiling(cuda, which)}")
     return [f"speed-ups: {line}" for line in lines]
+
+
+def attention(policy: Any, has: Callable[[str], object]) -> str:
+    """The kernel that the model was loaded with, and why that one."""
+    used = getattr(getattr(policy.model, "config", None), "_attn_implementation", None) or "the model's own"
+    picked = pick_attention(policy.settings.attention, policy.device.type, policy.model.dtype, has)
+    why = picked.why if picked.implementation in (None, used) else f"the model does not take {picked.implementation}"
+    if used == "sdpa" and policy.device.type == "cuda":
+        why += "; PyTorch picks its flash kernel where no mask is needed"
+    return f"{used} ({why})"
+
+
+def compiling(cuda: bool, which: Callable[[str], str | None]) -> str:
+    """Why no step is compiled. The figures are of ``tests/bench/bench_speedups.py``, where there is no default without one."""
+    if not cuda and not any(which(name) for name in COMPILERS):
+        return f"and there is no C++ compiler here ({', '.join(COMPILERS)}), which it needs on a CPU"
+    return COMPILED
+
+
+def padding(lengths: Sequence[int], batch_size: int, free: bool) -> str:
+    """What of a micro-batch is padding, or would be, for rows of those lengths drawn at random; and whether it is left out."""
+    share = padding_share(lengths, batch_size)
+    if free:
+        return f"speed-ups: padding-free: the rows of a micro-batch lie end to end; {share:.0%} of it would be padding"
+    said = f"speed-ups: padding-free: not used; {share:.0%} of a micro-batch is padding"
+    return f"{said}: `padding_free: true` leaves it out" if share >= WORTH_IT else said
+
+
+def padding_share(lengths: Sequence[int], batch_size: int) -> float:
+    """Expected share of padding in a micro-batch, each row of it drawn at random and padded to the longest of them."""
+    count = len(lengths)
+    longest = sum(
+        length * (((i + 1) / count) ** batch_size - (i / count) ** batch_size)
+        for i, length in enumerate(sorted(lengths))
+    )
+    return 1 - sum(lengths) / count / longest if longest else 0.0
 
 
 def uses_vllm(cuda: bool, has: Callable[[str], object] = importlib.util.find_spec) -> bool:

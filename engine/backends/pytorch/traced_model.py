@@ -86,6 +86,8 @@ class Traced:
         wanted = HEAD_OUTPUTS.get(method, ("log_probs",))
         if method == "grpo":
             scored = min(scored, self.settings["max_new_tokens"])  # completions alone
+        if self.settings["padding_free"]:  # one row of all
+            scored = self.settings["batch_size"] * self.settings["length"] - 1
         for model, outputs in ((self.model, wanted), (self.reference, ("log_probs",))):
             if model is not None:
                 add_fused_lm_head(

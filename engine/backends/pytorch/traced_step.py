@@ -31,9 +31,11 @@ class Step:
         optimizer = optimizer_of(self.model, self.settings["optimizer"])
         batch, length = self.settings["batch_size"], self.settings["length"]
         sequences = batch * (2 if self.settings["method"] in ("dpo", "orpo", "cpo") else 1)
-        tokens = torch.empty((sequences, length), dtype=torch.long)
+        shape = (1, sequences * length) if self.settings["padding_free"] else (sequences, length)
+        tokens = torch.empty(shape, dtype=torch.long)
         for _ in range(2):
-            self._step(optimizer, tokens, meter, recording)
+            with self._apart(sequences):
+                self._step(optimizer, tokens, meter, recording)
 
     def _step(self, optimizer: Any, tokens: torch.Tensor, meter: Meter, recording: Recording) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -50,6 +52,14 @@ class Step:
         optimizer.step()
         recording.mark("optimizer")
         del held
+
+    def _apart(self, rows: int) -> Any:
+        """Where the rows lie end to end, each of so many attends to itself."""
+        if not self.settings["padding_free"]:
+            return contextlib.nullcontext()
+        from engine.backends.pytorch.end_to_end import rows_apart
+
+        return rows_apart(self.model, [place * self.settings["length"] for place in range(rows + 1)])
 
     def _loss(self, tokens: torch.Tensor) -> tuple[Any, torch.Tensor]:
         """``(what the loop holds on to, loss)``."""
@@ -128,13 +138,18 @@ class Step:
             if forwards < 2:  # the reference was computed beforehand
                 return
         elif self.lora or self.reference is not None:
-            self._reference_rows(tokens[:rows], None if mask is None else mask[:rows])
+            if self.settings["padding_free"]:
+                with self._apart(min(rows, self.settings["batch_size"])):
+                    self._reference_rows(tokens[:, : rows * self.settings["length"]], mask)
+            else:
+                self._reference_rows(tokens[:rows], None if mask is None else mask[:rows])
         else:
             return
         scored = self.settings["length"] - 1
         if self.settings["method"] == "grpo":
             scored = min(scored, self.settings["max_new_tokens"])  # completions alone
-        count = _thinned(min(rows or tokens.shape[0], tokens.shape[0]) * scored, positions)
+        sequences = self.settings["batch_size"] if self.settings["padding_free"] else tokens.shape[0]
+        count = _thinned(min(rows or sequences, sequences) * scored, positions)
         width = self.model.get_output_embeddings().weight.shape[1]
         policy, reference = (torch.empty((count, width), dtype=self.dtype) for _ in range(2))
         token_divergence(self.model, policy, reference, self.reference)

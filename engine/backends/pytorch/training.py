@@ -105,6 +105,11 @@ class LinkedTrainer:
         mask = inputs.get("attention_mask")
         return int(mask.sum()) if mask is not None else int(inputs["input_ids"].numel())
 
+    def shape_of(self, inputs: dict[str, Any]) -> tuple[int, int]:
+        """Sequences of a micro-batch, and the length of the longest in tokens."""
+        parts = [inputs[name] for name in ("input_ids", "prompt_ids", "completion_ids") if name in inputs]
+        return parts[0].shape[0], sum(part.shape[1] for part in parts)
+
     def _probe_memory(self, model: Any, *args: Any, **kwargs: Any) -> None:
         """One forward and backward on the longest micro-batch there is, before the first step: what runs out of memory
         does so now. Nothing of it stays: no gradient, no metric, no random number drawn.
@@ -117,8 +122,7 @@ class LinkedTrainer:
         inputs = self._longest_batch()
         if inputs is None:
             return
-        parts = [inputs[name] for name in ("input_ids", "prompt_ids", "completion_ids") if name in inputs]
-        rows, length = parts[0].shape[0], sum(part.shape[1] for part in parts)
+        rows, length = self.shape_of(inputs)
         metrics = copy.deepcopy(getattr(self, "_metrics", None))
         seen = copy.deepcopy({name: getattr(self, name) for name in COUNTERS if hasattr(self, name)})
         cuda = torch.cuda.is_available()
