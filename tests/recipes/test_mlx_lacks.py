@@ -66,5 +66,5 @@ def test_padding_free_and_the_kernels_of_pytorch_are_named(tmp_path):
         loaded(tmp_path, "backend: mlx", "padding_free: true")
     with pytest.raises(InputError, match="line 3: `attention`.*`sdpa`.*PyTorch's.*`attention: auto`"):
         loaded(tmp_path, "attention: sdpa", overrides=["backend=mlx"])
-    kept = loaded(tmp_path, "backend: pytorch\nattention: eager", "padding_free: true")
-    assert kept.attention == "eager" and kept.stages[0].padding_free and loaded(tmp_path).attention == "auto"
+    kept = loaded(tmp_path, "backend: pytorch\nattention: sdpa", "padding_free: true")
+    assert kept.attention == "sdpa" and kept.stages[0].padding_free and loaded(tmp_path).attention == "auto"
