@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recipes.errors import Problem
+from recipes.schema import Stage
 
+IN_SEVERAL = ("sft",)
+"""Methods that train in several processes on MLX. Stages that train nothing run in one, whatever the recipe says."""
+ACCEPTED = (
+    "`processes: 1` (a larger `accumulation` gives the same effective batch), or `backend: pytorch` for this stage; "
+    "with MLX, SFT trains in several processes"
+)
 PADDED = "`false` (the losses are the same), or `backend: pytorch`"
 NEAREST = "`adamw` (with an adapter its two moments are small anyhow), or `backend: pytorch`"
 
@@ -36,8 +43,9 @@ def mlx_lacks(
         found = f"`{attention}`: a kernel of PyTorch's; MLX has one fused attention of its own"
         accepted = "`attention: auto`, or `backend: pytorch`"
         problems.append(Problem(where, lines.get(("attention",)), "attention", found, accepted))
-    if ours and processes > 1:
-        found = f"`{processes}` with MLX in stage {ours[0] + 1}, which trains in one process here"
-        accepted = "`processes: 1` (a larger `accumulation` gives the same effective batch), or `backend: pytorch`"
-        problems.append(Problem(where, lines.get(("processes",)), "processes", found, accepted))
+    alone = [index for index in ours if isinstance(stages[index], Stage) and stages[index].method not in IN_SEVERAL]
+    if alone and processes > 1:
+        method = stages[alone[0]].method
+        found = f"`{processes}` with MLX in stage {alone[0] + 1} ({method}), which trains in one process there"
+        problems.append(Problem(where, lines.get(("processes",)), "processes", found, ACCEPTED))
     return problems

@@ -186,7 +186,8 @@ class Recipe(Strict):
     PyTorch's own (sdpa); the stage's log says which and why."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     processes: Annotated[int, Field(ge=1, le=64)] = 1
-    """More than one: the stage runs under ``accelerate launch``."""
+    """More than one: a training stage runs under ``accelerate launch``, an SFT on MLX in a ring of processes here. Each
+    takes ``batch_size`` rows times ``accumulation`` of every step, so the effective batch is as many times larger."""
     threads: Count | None = None
     """CPU threads of a stage; fixed when a run starts, since sums depend on it in the last bit."""
     suite: str | None = None

@@ -76,8 +76,6 @@ def notes(model: ModelFacts, settings: Settings) -> list[str]:
         found.append("the experts stay in 16 bit: transformers keeps them in one tensor, which is not quantized")
     if settings.optimizer.startswith("paged"):
         found.append("the optimizer's states may leave the GPU when it is full; they are not counted")
-    if settings.gpus > 1:
-        found.append(f"each of the {settings.gpus} GPUs holds all of it: the data are shared out, the model is not")
     return found
 
 

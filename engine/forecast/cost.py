@@ -29,8 +29,11 @@ CPU_TFLOPS = 0.05
 """A CPU core or two, for machines of unknown rates."""
 CPU_LOGIT, GPU_LOGIT = 2e-9, 2e-11
 """Seconds of one elementwise pass over a logit: an exponential on a core; twelve bytes at 600 GB/s."""
-LOGIT_PASSES = {"score": 3, "divergence": 4, "tempered_logprobs": 29 * 4}
-"""Elementwise passes over the logits of a forward; for each of 29 temperatures a division and a log-sum-exp."""
+LOGIT_PASSES = {"score": 3, "divergence": 4, "tempered_logprobs": 29}
+"""Elementwise passes over the logits of a forward; each of 29 temperatures takes one, on what is in the cache."""
+SCORING = 1.4
+"""A scoring forward against a training step's passes: it is padded more, and LoRA's products are small. Median of the
+factors of ten methods on the lab (``python -m tests.bench bench_time_forecast``)."""
 BEYOND = {"sft": 1.0, "anti_hallucination": 1.0, "dpo": 1.0, "orpo": 1.0, "cpo": 1.0, "grpo": 1.5, "rlvr": 1.5}
 """A step's passes over what they count, against SFT's and DPO's. CPO's step took 0.99 of DPO's factor. GRPO takes entropies, compares groups and verifies: 1.5 of the others' median. CPU
 time of the steps on the lab, 100 a method, n 1 run each (``python -m tests.bench bench_time_forecast``)."""
@@ -82,11 +85,14 @@ class Formula:
         whole = prompt_tokens + answer_tokens
         logits = rows * (answer_tokens + 1) * self.model.vocabulary * LOGIT_PASSES[kind]
         batches = rows / GENERATED_AT_ONCE
-        return self.forward(rows * whole, whole) / self.flops + logits * self.logit + batches * self.launches
+        forward = SCORING * self.forward(rows * whole, whole) / self.flops
+        return forward + logits * self.logit + batches * self.launches
 
     def step(self, tokens: float, length: float) -> float:
-        """An optimizer step over ``tokens`` padded tokens in rows of ``length``; what GRPO generates for it is apart."""
+        """An optimizer step over ``tokens`` padded tokens of each process in rows of ``length``; what GRPO generates for
+        it is apart."""
         settings = self.settings
+        tokens *= self.hardware.shared_by(settings.gpus)  # the other processes' on the same device
         passes = 3.0 if settings.training == "full" else 2.0
         passes += 1.0 if settings.gradient_checkpointing else 0.0
         if settings.method in REFERENCES and settings.reference in ("base", "adapter", "copy"):
@@ -249,15 +255,20 @@ class Cost:
         by_method = self.factors.get(kind, {})
         if method in by_method:
             return statistics.median(by_method[method][-3:])
+        if kind == "rest":  # what another method does beside its work says nothing of this one's
+            return self.factor("load")
         family = next((names for names in FAMILIES if method in names), ())
         alike = {name: found for name, found in by_method.items() if name in family} or by_method
         if alike:
             return statistics.median(statistics.median(found[-3:]) for found in alike.values())
-        others = [
-            statistics.median(one[-3:])
-            for name, found in self.factors.items() if name not in ("load", "rest") for one in found.values()
-        ]  # fmt: skip
-        return statistics.median(others) if others and kind not in ("load", "rest") else 1.0
+        if kind == "load":
+            return 1.0
+        measured = {
+            name: statistics.median(statistics.median(one[-3:]) for one in found.values())
+            for name, found in self.factors.items() if name not in ("load", "rest")
+        }  # fmt: skip
+        like = [found for name, found in measured.items() if kind in LOGIT_PASSES and name in LOGIT_PASSES]
+        return statistics.median(like or measured.values()) if measured else 1.0
 
     # ---- prices --------------------------------------------------------------------------------------------------
 

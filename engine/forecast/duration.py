@@ -123,5 +123,6 @@ def stage_signature(recipe: Any, index: int) -> str:
         str(getattr(stage, "data", "")),
         str(replay),
         str(evaluation),
+        *([f"{recipe.processes} processes"] if recipe.processes > 1 else []),
     ]
     return "|".join(parts)

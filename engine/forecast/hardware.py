@@ -46,6 +46,10 @@ class Hardware:
     def has_bf16(self) -> bool:
         return self.kind != "cuda" or self.compute_capability >= 80
 
+    def shared_by(self, processes: int) -> int:
+        """How many of a training stage's processes compute on this device: one where each has a GPU of its own."""
+        return 1 if self.kind == "cuda" else processes
+
     def when_free(self) -> Hardware:
         """The same device once nobody else is on it."""
         return replace(self, available_mib=max(self.available_mib, self.total_mib * FREE_SHARE[self.kind]))

@@ -29,7 +29,7 @@ def forecast_of(recipe: Any, stage: Any, index: int, base: Path, length: int) ->
     if known is None:
         return None
     model, settings, hardware = known
-    settings = replace(settings, length=length, evaluation_prompts=0)
+    settings = replace(settings, length=length, evaluation_prompts=0, gpus=1)  # a process measures itself
     if settings.method in GROUPS:  # the probe answers the longest prompt up to the limit
         settings = replace(settings, prompt_length=max(1, length - settings.max_new_tokens))
     found = estimate(model, settings, hardware)
@@ -44,7 +44,8 @@ def expectation(loaded: LoadedRecipe, stage: Any, index: int, base: Path) -> dic
     model, settings, hardware = known
     if "max_length" not in stage.model_fields_set and model.max_length:  # nobody asked for the default
         settings = replace(settings, length=min(settings.length, model.max_length))
-    memory = {name: value for name, value in estimate(model, settings, hardware).to_json().items() if name != "parts"}
+    one = estimate(model, replace(settings, gpus=1), hardware)  # as a process will measure itself
+    memory = {name: value for name, value in one.to_json().items() if name != "parts"}
     records = measured_here(hardware.name, hardware.backend)
     signature = stage_signature(loaded.recipe, index)
     taken = duration(model, settings, hardware, workload(loaded, index), records, signature)

@@ -28,7 +28,7 @@ Remedy = dict[str, Any]
 
 @dataclass(frozen=True)
 class Estimate:
-    """Figures in MiB on one device. ``process`` is what the driver shows: reserved and context."""
+    """Figures in MiB on one device, of all processes on it. ``process`` is what the driver shows: reserved and context."""
 
     allocated: float
     reserved: float
@@ -66,8 +66,10 @@ def estimate(
     if traced is not None and "allocated_mib" in traced:
         tier = "trace"
         found = _traced(model, settings, found, traced)
-    allocated, reserved = found.allocated / MIB, found.reserved / MIB
-    process = reserved + hardware.context_mib
+    here = hardware.shared_by(settings.gpus) if settings.trains else 1
+    allocated, reserved = here * found.allocated / MIB, here * found.reserved / MIB
+    context = here * hardware.context_mib
+    process = reserved + context
     low, high = BAND[tier]
     certain = 1.0 if model.certain or tier == "trace" else 1.25
     return Estimate(
@@ -77,13 +79,26 @@ def estimate(
         low=process * low / certain,
         high=process * high * certain,
         tier=tier,
-        parts={name: value / MIB for name, value in found.parts.items()} | {
+        parts={name: here * value / MIB for name, value in found.parts.items()} | {
             "unused": reserved - allocated,
-            "context": hardware.context_mib,
+            "context": context,
         },
         moment=found.moment,
-        notes=found.notes,
+        notes=(*found.notes, *_shared_out(settings, here)),
     )  # fmt: skip
+
+
+def _shared_out(settings: Settings, here: int) -> list[str]:
+    if settings.gpus == 1:
+        return []
+    if not settings.trains:
+        return ["one process: a stage that trains nothing is not shared out"]
+    held = (
+        f"the {here} processes share this memory, and each of them holds all of it"
+        if here > 1
+        else f"each of the {settings.gpus} GPUs holds all of it"
+    )
+    return [f"{held}: the data are shared out, the model is not"]
 
 
 def _traced(model: ModelFacts, settings: Settings, found: Memory, traced: dict[str, Any]) -> Memory:

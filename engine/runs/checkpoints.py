@@ -109,14 +109,19 @@ class CheckpointStore:
                 return f"{name} has changed since it was written"
         return None
 
-    def newest_valid(self, on_invalid: Callable[[Path, str], None] | None = None) -> Checkpoint | None:
-        """The newest checkpoint whose manifest holds. Damaged ones are told to ``on_invalid`` and set aside."""
+    def newest_valid(
+        self, on_invalid: Callable[[Path, str], None] | None = None, set_aside: bool = True
+    ) -> Checkpoint | None:
+        """The newest checkpoint whose manifest holds. Damaged ones are told to ``on_invalid`` and set aside, or only
+        passed over."""
         for path in reversed(self.all()):
             wrong = self.verify(path)
             if wrong is None:
                 return self._read(path)
             if on_invalid:
                 on_invalid(path, wrong)
+            if not set_aside:
+                continue
             aside = path.with_name(f"damaged-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from engine.backends import resolve
 from engine.data.hub import fetch_missing
 from engine.data.prepare import Prepared, hash_sources, prepare, prepare_suite, source_words
 from engine.hardware.device import device_name, physical_cores
@@ -24,6 +25,7 @@ from engine.runs.log import EventLog
 from engine.runs.queue import DeviceQueue
 from recipes.errors import InputError, Problem
 from recipes.load import LoadedRecipe, dump_recipe
+from recipes.mlx import mlx_lacks
 from recipes.resources import resolve_model
 from recipes.schema import steps_of
 
@@ -41,6 +43,7 @@ def create_run(loaded: LoadedRecipe, told: Callable[[int, int], None] | None = N
 
     Data sets of the hub that the recipe names are fetched first; ``told`` hears of the bytes there and in all.
     """
+    _check_backend(loaded)
     model = _local_model(loaded)
     _refuse_missing_kernel(loaded)
     loaded, why = _settled(loaded)
@@ -76,6 +79,14 @@ def changed_sources(run: RunDirectory) -> list[str]:
     except InputError as error:
         return [problem.found for problem in error.problems]
     return sorted(source for source, digest in stored["sha256"].items() if now.get(source) != digest)
+
+
+def _check_backend(loaded: LoadedRecipe) -> None:
+    """What ``backend: auto`` comes to on this machine may lack what the recipe asks for."""
+    recipe, where = loaded.recipe, str(loaded.path or "recipe")
+    problems = mlx_lacks(recipe.stages, resolve(recipe.backend), recipe.processes, where, {}, recipe.attention)
+    if problems:
+        raise InputError(problems)
 
 
 def _local_model(loaded: LoadedRecipe) -> Base | None:

@@ -267,6 +267,7 @@ class RunState:
         for found in stage.metrics.values():
             for when in [when for when, metric in found.items() if when != "before" and metric.step > step]:
                 del found[when]
+        stage.metrics = {name: found for name, found in stage.metrics.items() if found}
 
     def _gate(self, event: GateEvent) -> None:
         self.stages[event.stage or 0].gates[event.name] = event

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.backends import resolve
 from engine.hardware.device import device_name
 from engine.report import write_report
 from engine.runs import control
@@ -22,7 +23,7 @@ from engine.runs.log import EventLog, read_events
 from engine.runs.queue import DeviceQueue
 from engine.runs.state import RunState
 from recipes.load import load_recipe
-from recipes.schema import Recipe
+from recipes.schema import Recipe, Stage
 
 CRASHES = 3
 """Crashes in a row without a newer checkpoint after which a stage has failed."""
@@ -235,10 +236,13 @@ class Supervisor:
 
 
 def stage_command_of(run: RunDirectory, index: int, recipe: Recipe) -> list[str]:
-    """The stage's own process, or ``accelerate launch`` around it when the recipe asks for several processes."""
+    """The stage's own process, or a launcher around it when the recipe asks for several: ``accelerate launch``, or ours
+    on MLX (``engine.runs.ranks``). A stage that trains nothing is one process all the same."""
     stage = ["-m", "engine.stage", str(run.path), str(index)]
-    if recipe.processes == 1:
+    if recipe.processes == 1 or not isinstance(recipe.stages[index], Stage):
         return [sys.executable, "-P", *stage]
+    if resolve(recipe.stages[index].backend or recipe.backend) == "mlx":
+        return [sys.executable, "-P", "-m", "engine.runs.ranks", str(recipe.processes), *stage]
     launch = [
         sys.executable, "-P", "-m", "accelerate.commands.launch",
         "--num_processes", str(recipe.processes), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",

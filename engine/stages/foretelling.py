@@ -29,8 +29,9 @@ def tell_forecast(context: StageContext) -> None:
     if found is None:
         return
     memory, time = found["memory"], found["time_s"]
+    mib = "MiB" if context.recipe.processes == 1 else "MiB a process"
     text = (
-        f"forecast: {memory['low_mib']:.0f} to {memory['high_mib']:.0f} MiB, about {duration(time['value'])} "
+        f"forecast: {memory['low_mib']:.0f} to {memory['high_mib']:.0f} {mib}, about {duration(time['value'])} "
         f"({duration(time['low'])} to {duration(time['high'])}, from {BASES[time['basis']]})"
     )
     context.alert("info", "forecast", text, **found)

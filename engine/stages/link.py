@@ -26,7 +26,8 @@ class StageLink:
     def resume_from(self) -> tuple[Path, int] | None:
         """The newest checkpoint whose manifest holds; damaged ones are named in an alert and passed over."""
         newest = newest_checkpoint(self.context)
-        self.context.results.forget_after(newest[1] if newest else 0, self.context.stage.steps)
+        if self.context.rank == 0:  # two ranks would get in each other's way
+            self.context.results.forget_after(newest[1] if newest else 0, self.context.stage.steps)
         if newest is None:
             return None
         path, step = newest
@@ -129,5 +130,5 @@ def newest_checkpoint(context: StageContext) -> tuple[Path, int] | None:
         context.channel.emit(CheckpointEvent(action="invalid", step=0, path=name, reason=reason))
         context.alert("warning", "checkpoint-invalid", f"{name} is damaged ({reason}); an earlier one is used")
 
-    found = context.checkpoints.newest_valid(invalid)
+    found = context.checkpoints.newest_valid(invalid, set_aside=context.rank == 0)
     return None if found is None else (found.path, found.step)

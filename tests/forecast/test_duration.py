@@ -127,6 +127,19 @@ def test_what_a_stage_measured_itself_counts_before_what_others_did():
     assert itself.loading() == others.loading()
 
 
+def test_what_never_ran_here_is_priced_by_what_is_most_like_it():
+    record, model, settings, _ = as_if_run("sft", 1.0)
+    cost = Cost(model, settings, MACHINE, known_of([], model))
+    asked = {"n": 640, "prompt_characters": 640 * 40.0, "characters": 640 * 40.0}
+    tokens = characters_a_token(record["generate"])
+    priced = cost.formula.scoring("score", 640, 40.0 / tokens, 40.0 / tokens)
+    record |= {"score": {"score": asked | {"s": 5 * priced}}, "load": {"s": 2 * cost.loading()}}
+    known = Cost(model, settings, MACHINE, known_of([record], model))
+    assert known.factor("divergence") == pytest.approx(5)  # a forward as well; not what generating took
+    assert known.factor("generate") == pytest.approx(1)
+    assert known.factor("rest", "steering") == pytest.approx(2)  # not what this stage did beside its work
+
+
 def test_completions_are_as_long_as_those_to_prompts_that_were_most_alike(home):
     model = find_model("lab")
     questions = made(limit=24, greedy=True, prompt=25, passes=8, characters=9.0)

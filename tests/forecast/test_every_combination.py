@@ -49,7 +49,9 @@ def test_every_combination_gets_a_forecast(method):
         assert told["verdict"] in ("fits", "tight", "does not fit") and json.dumps(told)
         assert (told["verdict"] == "fits") == (memory["high_mib"] <= told["available_mib"])
         if run["gpus"] > 1:
-            assert any("GPUs" in note for note in told["notes"])
+            shared = f"the {run['gpus']} processes share this memory" if run["backend"] == "mlx" else "GPUs"
+            shared = "one process" if method in ("abliteration", "steering", "calibration") else shared
+            assert any(shared in note for note in told["notes"])
 
 
 def test_what_needs_less_is_never_said_to_need_more():
@@ -72,3 +74,24 @@ def test_a_group_of_one_is_named(method):
     with pytest.raises(InputError) as raised:
         forecast({"model": "lab", "run": {"method": method, "group_size": 1}})
     assert "group_size" in str(raised.value) and "at least 2" in str(raised.value)
+
+
+def test_processes_on_one_device_need_its_memory_and_time_each():
+    """On a Mac and on a CPU they share it; GPUs are one for each process."""
+    for machine, times in (
+        ("m2-ultra-64gb", 3),
+        ({"name": "a CPU", "kind": "cpu", "memory_mib": 32000}, 3),
+        ("rtx-3090", 1),
+    ):
+        run = {
+            "loop": "stage",
+            "method": "sft",
+            "backend": "mlx" if machine == "m2-ultra-64gb" else "pytorch",
+            "length": 512,
+        }
+        one, three = (
+            forecast({"model": MODELS[0], "run": {**run, "gpus": count}, "hardware": machine, "tier": "arithmetic"})
+            for count in (1, 3)
+        )
+        assert three["memory"]["process_mib"] == pytest.approx(times * one["memory"]["process_mib"], rel=1e-3)
+        assert (three["time_s"]["step_s"] > 2 * one["time_s"]["step_s"]) == (times > 1)

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from engine.account import forecast_words, gate_table, metric_table, sample_words
-from engine.runs.events import AlertEvent, GateEvent, MetricEvent, RunEvent, SampleEvent, StageEvent, StepEvent
+from engine.runs.events import (
+    AlertEvent,
+    CheckpointEvent,
+    GateEvent,
+    MetricEvent,
+    RunEvent,
+    SampleEvent,
+    StageEvent,
+    StepEvent,
+)
 from engine.runs.state import RunState
 
 FORECAST = {"memory": {"low_mib": 300.0, "high_mib": 420.0}, "time_s": {"low": 50.0, "high": 200.0, "value": 100.0}}
@@ -34,6 +43,13 @@ def test_a_gate_has_its_interval_also_where_only_the_figure_had_one():
     assert table[3] == "| kl | 0.5 | 0.04 to 0.06 | ≤ 0.1 | 400 | **failed** |"
     assert "| kl |  | 0.05 | 0.04 to 0.06 | 400 |" in metric_table(state.stages[0])
     assert metric_table(state.stages[0], frozenset({"kl"})) == "" == gate_table(state_after().stages[0])
+
+
+def test_what_a_resume_has_superseded_is_not_in_the_table():
+    """A run that is stopped before it measures again has a report all the same."""
+    during = MetricEvent(name="heldout_loss", value=2.0, n=9, step=8, when="during")
+    back = CheckpointEvent(action="restored", step=6, path="p")
+    assert metric_table(state_after(during, back).stages[0]) == ""
 
 
 def test_forecast_against_actual_and_nothing_where_nothing_was_said():

@@ -40,9 +40,10 @@ class MLXBackend:
         return load_policy(lineage, run_folder, settings)
 
     def train(self, method: str, policy: Any, rows: Any, stage: Any, link: TrainingLink) -> None:
-        from engine.backends.mlx.lacks import check_stage
+        from engine.backends.mlx.lacks import check_processes, check_stage
 
         check_stage(stage)
+        check_processes(method)
         module = _module(method)
         module.train(policy, rows, stage, link)
 

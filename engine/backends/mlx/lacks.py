@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from recipes.errors import InputError, Problem
+from recipes.mlx import ACCEPTED, IN_SEVERAL
 
 
 def check_stage(stage: Any) -> None:
@@ -30,11 +31,11 @@ def check_attention(wanted: str) -> None:
         raise InputError([Problem("recipe", None, "attention", found, "`auto`, or `backend: pytorch`")])
 
 
-def check_processes() -> None:
-    """Raises InputError when the stage was started as one of several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        found = "more than one process on the MLX backend"
-        raise InputError([Problem("recipe", None, "processes", found, "`processes: 1`, or `backend: pytorch`")])
+def check_processes(method: str) -> None:
+    """Raises InputError when a stage was started as one of several whose method trains in one process here."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and method not in IN_SEVERAL:
+        raise InputError([Problem("recipe", None, "processes", f"`{count}` with MLX for {method}", ACCEPTED)])
 
 
 def check_training(full: bool, dropout: float, checkpointing: bool, quantized: bool) -> None:

@@ -33,7 +33,8 @@ class SFTTrainer(Trainer):
         return [len(row.ids) for row in self.rows]
 
     def arrays(self, micro_batches: list[list[int]]) -> list[Arrays]:
-        items = sum(sum(self.rows[index].counted[1:]) for batch in micro_batches for index in batch)
+        # Over all ranks, whose gradients are averaged: so each rank's part is to count as many times over.
+        items = sum(sum(self.rows[index].counted[1:]) for batch in micro_batches for index in batch) / self.ranks.size
         found = []
         for batch in micro_batches:
             self._gauge_rows = [self.rows[index] for index in micro_batches[0][:KL_ROWS]]

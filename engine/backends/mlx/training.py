@@ -18,8 +18,11 @@ from engine.backends.mlx.device import check_memory, peak_memory_mib
 from engine.backends.mlx.network import Weights
 from engine.backends.mlx.optimizer import AdamW, learning_rate
 from engine.backends.mlx.policy import MLXPolicy
+from engine.backends.mlx.ranks import join
 
 STATE = "training.json"
+RANK_STRIDE = 1_000_003
+"""Between the random seeds of two ranks: more than a stage has steps."""
 Arrays = dict[str, mx.array]
 
 
@@ -37,6 +40,7 @@ class Trainer(ABC):
         self.policy = policy
         self.network = policy.network
         self.stage = stage
+        self.ranks = join()
         self.seed = policy.settings.seed
         self.weights: Weights = self.network.trained()
         self.optimizer = AdamW(self.weights, stage.weight_decay, stage.max_grad_norm)
@@ -65,10 +69,10 @@ class Trainer(ABC):
         """``(loss, gauges)`` of a micro-batch: its part of the step's loss, and what it has to tell."""
 
     def batches(self, step: int) -> list[Arrays]:
-        """What the step after ``step`` trains on."""
+        """What the step after ``step`` trains on, all ranks together: ``accumulation`` micro-batches of each."""
         if self._order is None:
-            rows = len(self.row_lengths())
-            self._order = steps_from(step, rows, self.stage.batch_size, self.stage.accumulation, self.seed)
+            rows, parts = len(self.row_lengths()), self.stage.accumulation * self.ranks.size
+            self._order = steps_from(step, rows, self.stage.batch_size, parts, self.seed)
         return self.arrays(next(self._order))
 
     def longest(self) -> list[Arrays]:
@@ -98,9 +102,10 @@ class Trainer(ABC):
     def train(self, link: TrainingLink) -> None:
         """Train to the last step, or until a stop is requested; from the newest valid checkpoint if there is one."""
         self.link = link
-        resume = link.resume_from()
-        if resume is not None:
-            self._restore(*resume)
+        resume = self.ranks.agreed([str(part) for part in link.resume_from() or ()] if self.ranks.first else None)
+        if resume:
+            self._restore(Path(resume[0]), int(resume[1]))
+        self.ranks.check_same(self.weights, self.step)
         self.network.model.train()
         try:
             self._probe_memory()
@@ -115,19 +120,21 @@ class Trainer(ABC):
     def _one_step(self) -> None:
         began = time.perf_counter()
         batches = self.batches(self.step)
-        mx.random.seed((self.seed + self.step) % 2**32)
-        extra = self.look(batches)
+        mx.random.seed((self.seed + self.step + self.ranks.rank * RANK_STRIDE) % 2**32)  # other rows, other dropout
+        extra = self.look(batches) if self.ranks.first else {}
         rate = self.slower * learning_rate(self.stage, self.step)
         self.optimizer.set_rate(rate)
-        gradients, told = self.gradients(batches)
+        gradients, told = self.gradients(self.ranks.share(batches))
+        gradients, loss = self.ranks.averaged(gradients, sum(one["loss"] for one in told))
         norm = self.update(gradients)
         self.step += 1
         check_memory()
-        means = {name: sum(one[name] for one in told) / len(told) for name in told[0] if name != "loss"}
+        gauges = (told or [{}])[0].keys() - {"loss"}  # of this rank's own micro-batches
+        means = {name: sum(one[name] for one in told) / len(told) for name in gauges}
         seconds = time.perf_counter() - began
         tokens = float(self.tokens_in(batches))
         values = {
-            "loss": sum(one["loss"] for one in told),
+            "loss": loss,
             **means,
             **extra,
             "grad_norm": norm,
@@ -137,11 +144,12 @@ class Trainer(ABC):
             "seconds": seconds,
             "memory_mib": peak_memory_mib(),
         }
-        self.link.step(self.step, self.stage.steps, values)
+        if self.ranks.first:
+            self.link.step(self.step, self.stage.steps, values)
         self.after_update(told)
 
     def gradients(self, batches: list[Arrays]) -> tuple[Weights, list[dict[str, float]]]:
-        """``(gradients, gauges of each micro-batch)``, added up one micro-batch after the other."""
+        """``(gradients, gauges of each micro-batch)``, added up one micro-batch after the other; of none, zeros."""
         reference = self.reference()
         total: Weights | None = None
         told = []
@@ -151,7 +159,8 @@ class Trainer(ABC):
             mx.eval(total, gauges)  # so that one micro-batch's activations are gone before the next
             told.append({name: float(value.item()) for name, value in gauges.items()})
         self.network.use(self.weights)  # tracing left its placeholders in the model
-        assert total is not None
+        if total is None:  # fewer micro-batches than ranks at an epoch's end
+            total = {name: mx.zeros_like(value) for name, value in self.weights.items()}
         return total, told
 
     def _gradients(self, weights: Weights, reference: Weights, arrays: Arrays) -> tuple[Arrays, Weights]:
@@ -202,9 +211,13 @@ class Trainer(ABC):
         self.link.after_step(self.step, self.stage.steps)
         self.network.model.train()
         stop = self.link.stop_requested()
-        if stop or self.link.wants_checkpoint(self.step, self.stage.steps):
-            self._save()
-        return stop
+        save = stop or self.link.wants_checkpoint(self.step, self.stage.steps)
+        stop, save = self.ranks.agreed([stop, save])  # only the first hears commands; the others wait here for it
+        if save:
+            digests = self.ranks.check_same(self.weights, self.step)
+            if self.ranks.first:
+                self._save(digests)
+        return bool(stop)
 
     def _probe_memory(self) -> None:
         """One forward and backward on the longest micro-batch there is, before the first step: what runs out of memory
@@ -218,16 +231,18 @@ class Trainer(ABC):
         self.gradients(batches)
         check_memory()
         ids = batches[0]["ids"]
-        told(*ids.shape, peak_memory_mib(), time.perf_counter() - began)
+        if self.ranks.first:
+            told(*ids.shape, peak_memory_mib(), time.perf_counter() - began)
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
 
-    def _save(self) -> None:
+    def _save(self, digests: list[str]) -> None:
         folder = self.link.staging(self.step) / f"checkpoint-{self.step}"
         folder.mkdir()
         self.policy.save_trained(folder)
         self.optimizer.save(folder)
-        (folder / STATE).write_text(json.dumps({"step": self.step, "slower": self.slower}))
+        state = {"step": self.step, "slower": self.slower} | ({"ranks": digests} if digests else {})
+        (folder / STATE).write_text(json.dumps(state))
         self.save_state(folder)
         self.link.seal(folder, self.step)
 

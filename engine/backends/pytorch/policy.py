@@ -16,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from engine.backends.interface import Completion, Conversation, Divergence, LoadSettings, Score, Which
 from engine.backends.pytorch.device import seeded
 from engine.backends.pytorch.interventions import Interventions
+from engine.backends.pytorch.tempered import tempered
 from engine.backends.tokens import encode_completion, encode_prompt
 
 REFERENCE_ADAPTER = "ref"
@@ -183,17 +184,12 @@ class TorchPolicy:
         done = 0
         with self.weights(of) as model:
             for batch in self._batches(pairs):
-                logits, targets, counted = self._logits(model, [pairs[index] for index in batch])
+                logits, targets, lengths = self._logits(model, [pairs[index] for index in batch])
                 logprobs = torch.log_softmax(logits.float(), dim=-1)
-                chosen = logprobs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-                correct = (logits.argmax(-1) == targets) & counted
-                for row, index in enumerate(batch):
-                    mask = counted[row]
-                    results[index] = Score(
-                        logprob=chosen[row][mask].double().sum().item(),
-                        tokens=int(mask.sum()),
-                        correct=int(correct[row].sum()),
-                    )
+                chosen = logprobs.gather(-1, targets.unsqueeze(-1)).squeeze(-1).double().split(lengths)
+                correct = (logits.argmax(-1) == targets).split(lengths)
+                for index, given, right in zip(batch, chosen, correct, strict=True):
+                    results[index] = Score(logprob=given.sum().item(), tokens=given.numel(), correct=int(right.sum()))
                 done += len(batch)
                 if progress:
                     progress(done, len(pairs))
@@ -215,14 +211,10 @@ class TorchPolicy:
         done = 0
         with self.weights("policy") as model:
             for batch in self._batches(pairs):
-                logits, targets, counted = self._logits(model, [pairs[index] for index in batch])
-                logits = logits.float()
-                chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-                for temperature in temperatures:
-                    logprobs = chosen / temperature - torch.logsumexp(logits / temperature, dim=-1)
-                    totals = (logprobs.double() * counted).sum(-1).tolist()
-                    for index, total in zip(batch, totals, strict=True):
-                        results[index].append(total)
+                logits, targets, lengths = self._logits(model, [pairs[index] for index in batch])
+                logprobs = tempered(logits, targets, temperatures).double()
+                for index, given in zip(batch, logprobs.split(lengths, dim=-1), strict=True):
+                    results[index] = given.sum(-1).tolist()
                 done += len(batch)
                 if progress:
                     progress(done, len(pairs))
@@ -245,14 +237,13 @@ class TorchPolicy:
         for batch in self._batches(pairs):
             rows = [pairs[index] for index in batch]
             with self.weights("policy") as model:
-                logits, _, counted = self._logits(model, rows)
+                logits, _, lengths = self._logits(model, rows)
                 policy = torch.log_softmax(logits.float(), dim=-1)
             with self.weights(to) as model:
                 logits, _, _ = self._logits(model, rows)
                 other = torch.log_softmax(logits.float(), dim=-1)
             per_token = (policy.exp() * (policy - other)).sum(-1)
-            for row, index in enumerate(batch):
-                values = per_token[row][counted[row]]
+            for index, values in zip(batch, per_token.split(lengths), strict=True):
                 results[index] = Divergence(
                     total=values.double().sum().item(), tokens=values.numel(), each=tuple(values.tolist())
                 )
@@ -278,8 +269,8 @@ class TorchPolicy:
 
     def _logits(
         self, model: Any, rows: Sequence[tuple[list[int], list[int]]]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits that predict the completions (B, T, V), their tokens (B, T), and which positions count (B, T).
+    ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Logits that predict the completions' tokens (M, V), those tokens (M,), and how many of them each row has.
 
         Rows are padded on the left so that all completions end together and the head runs on their positions only.
         """
@@ -298,7 +289,8 @@ class TorchPolicy:
         counted = torch.zeros((len(rows), longest), dtype=torch.bool, device=ids.device)
         for row, (_, completion) in enumerate(rows):
             counted[row, longest - len(completion) :] = True
-        return output.logits[:, -longest - 1 : -1], ids[:, -longest:], counted
+        # Only what counts is kept: beside one long completion, most positions of the others are padding.
+        return output.logits[:, -longest - 1 : -1][counted], ids[:, -longest:][counted], counted.sum(-1).tolist()
 
     def _pad_left(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         longest = max(map(len, rows))
