@@ -49,7 +49,7 @@ REST = 8.0
 """Seconds of a stage beside all that: preparing rows, the probe of the longest batch, checkpoints; an assumption."""
 CHARACTERS_A_TOKEN = 4.0
 """Of English text with a modern vocabulary, where the model has written nothing here yet."""
-PROMPT, LIMIT, SAMPLED, AS_ALIKE = 3.0, 0.3, 0.2, 0.05
+PROMPT, LIMIT, SAMPLED, AS_ALIKE = 3.0, 0.6, 0.2, 0.05
 """What makes completions unlike others: prompts 10 % longer count a little more than a limit 2.5 times as high, or than
 being sampled or not. Judged on the lab's methods (``python -m tests.bench bench_time_forecast``)."""
 OWN = 0.1
