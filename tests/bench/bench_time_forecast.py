@@ -100,13 +100,20 @@ def off(record: Record, known: Sequence[Record], unit: str) -> float:
     return 100 * (foretold(record, known, unit).seconds / record[unit] - 1)
 
 
+def inside(record: Record, one: Record, unit: str) -> bool:
+    found = foretold(record, [one], unit)
+    return found.low <= record[unit] <= found.high
+
+
 def before_the_start(measured: Sequence[Record], unit: str) -> list[str]:
     lines, nine, alone = [], [], []
+    told = 0
     for record in measured:
         others = [one for one in measured if one is not record]
         nine.append(off(record, others, unit))
         single = {one["method"]: off(record, [one], unit) for one in others}
         alone += single.values()
+        told += sum(inside(record, one, unit) for one in others)
         furthest = max(single, key=lambda name: abs(single[name]))
         lines.append(
             f"| time of {record['method']} on {record['name']}: {record[unit]:.0f} {UNITS[unit]} | {nine[-1]:+.0f} % from all "
@@ -114,7 +121,8 @@ def before_the_start(measured: Sequence[Record], unit: str) -> list[str]:
             f"{single[furthest]:+.0f} % ({furthest}) | ± {BAND} % |"
         )
     lines.append(f"| time, {UNITS[unit]}, from all other methods | {_summary(nine, BAND)} | ± {BAND} % |")
-    lines.append(f"| time, {UNITS[unit]}, from any one method alone | {_summary(alone, BAND)} | ± {BAND} % |")
+    within = f"{told} of {len(alone)} in the interval that is told"
+    lines.append(f"| time, {UNITS[unit]}, from any one method alone | {_summary(alone, BAND)}; {within} | ± {BAND} % |")
     return lines
 
 

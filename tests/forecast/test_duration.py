@@ -109,6 +109,8 @@ def test_a_slower_machine_is_known_from_another_method(method, home):
     assert (fresh.basis, known.basis) == ("rates", "similar runs")
     assert known.step_seconds == pytest.approx(3 * fresh.step_seconds, rel=0.05)
     assert known.high / known.low < fresh.high / fresh.low
+    several = duration(model, settings, MACHINE, work, [as_if_run(one, 3.0)[0] for one in ("sft", "orpo", "rlvr")])
+    assert several.high / several.low < known.high / known.low
     other = duration(replace(model, config={}), settings, MACHINE, work, [sft])
     assert other.basis == "other models" and known.high / known.low < other.high / other.low
 
