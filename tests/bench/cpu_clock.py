@@ -69,7 +69,7 @@ class Sampling:
 
     def _sample(self) -> None:
         process: psutil.Process | None = None
-        with open(self._path, "w", encoding="utf-8") as out:
+        with open(self._path, "w", encoding="utf-8", buffering=1) as out:
             while not self._over.wait(EVERY):
                 try:
                     process = process or self._stage()
