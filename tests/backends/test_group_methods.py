@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from engine.backends.groups import advantage_variance, process_advantages, token_at, token_ends
+from engine.models.lineage import Adapter
 from tests.backends.conftest import Vowels, questions
 from tests.backends.test_training import adapter_weights, same
 
@@ -145,3 +147,23 @@ def test_the_probe_answers_the_longest_prompt_to_the_limit_and_leaves_nothing_be
     assert same(adapter_weights(policies[0]), adapter_weights(policies[1]))
     (rows, length, memory_mib, seconds) = told[0]
     assert len(told) == 1 and rows == 8 and length > 12 + 5 and memory_mib > 0 and seconds > 0
+
+
+@pytest.mark.parametrize("method", ["grpo", "rlvr"])
+def test_a_carried_adapter_is_held_to_where_the_stage_began(
+    method, backend, lineage, settings, group_stage, link_type, tmp_path
+):
+    first = trained(backend, lineage, settings, tmp_path, "grpo", group_stage(steps=2), link_type(tmp_path / "one"), 12)
+    first.save(tmp_path / "out")
+    carried = replace(lineage, adapter=Adapter(path="out/adapter", sha256=""))
+    link = link_type(tmp_path / "two")
+    policy = trained(backend, carried, settings, tmp_path, method, group_stage(steps=2, kl_weight=0.1), link, 12)
+    assert len(link.losses()) == 2
+    prompts = [list(question.prompt) for question in questions(4)]
+    completions = policy.generate(prompts, max_new_tokens=8, temperature=1.0, seed=1)
+    # What the stage began with is neither what it trained nor the base.
+    apart = {
+        which: sum(one.total for one in policy.divergence(prompts, completions, to=which))
+        for which in ("start", "base")
+    }
+    assert apart["start"] > 0 and apart["start"] != apart["base"]

@@ -202,7 +202,8 @@ def train_group(kind: type[LinkedGRPOTrainer], policy: TorchPolicy, rows: Any, s
     """Train on ``rows.questions`` (engine.data.formats.Question) with the rewards of ``rows.verifier``."""
     questions = questions_that_fit(policy.tokenizer, rows.questions, stage)
     dataset = Dataset.from_list([{"prompt": list(row.prompt), "answer": row.answer} for row in questions])
-    policy.freeze_start()
+    if not stage.kl_weight:  # with a KL in the loss TRL makes the copy itself, and refuses another one
+        policy.freeze_start()
     trainer = kind(
         model=policy.model,
         reward_funcs=[_never_called],
