@@ -1,16 +1,22 @@
 """One training stage's memory on a real device, in a process of its own: ``python -m tests.gpu.measure`` < case > figures.
 
-Random weights in the shape of a real model, the stage's own trainer, rows that fill the whole length. The case is
-``{"model", "method", "training", "quantization", "batch_size", "length", "gradient_checkpointing", …}``.
+Random weights in the shape of a real model, the stage's own trainer, rows that fill the whole length (with ``"padded"``
+every other fills half of it, and a mask goes along). The case is
+``{"model", "method", "training", "quantization", "batch_size", "length", "gradient_checkpointing", …}``; with
+``"same_bits": false`` the steps sum as CUDA likes, in the order of the moment.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,11 +38,20 @@ def main() -> None:
     print(json.dumps(found))
 
 
+def in_a_process(case: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a case, measured in a process of its own. Raises AssertionError with the process's last words."""
+    command = [sys.executable, "-m", "tests.gpu.measure"]
+    done = subprocess.run(command, input=json.dumps(case), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
 def measured(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     import torch
 
     from engine.backends import open_backend
     from engine.backends.interface import LoadSettings
+    from engine.backends.pytorch.training import LinkedTrainer
     from engine.models.lineage import Base, Lineage
 
     model = random_model(case["model"], folder / "model")
@@ -48,13 +63,17 @@ def measured(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     settings = LoadSettings(
         quantization=case["quantization"], dtype=case.get("dtype", "auto"), training=case["training"],
         rank=case.get("lora_rank", 16), alpha=32.0, dropout=0.0, targets="all-linear",
-        gradient_checkpointing=case["gradient_checkpointing"], seed=0, needs_reference=case["method"] in ("dpo", "cpo", "orpo"),
+        gradient_checkpointing=case["gradient_checkpointing"], seed=0, attention=case.get("attention", "auto"), needs_reference=case["method"] in ("dpo", "cpo", "orpo"),
     )  # fmt: skip
     lineage = Lineage(Base(id="random", path=str(model), revision=None, files={}), None, [], [], None)
     backend = open_backend("pytorch")
+    LinkedTrainer._same_bits = case.get("same_bits", True)
     policy = backend.load(lineage, folder, settings)
-    backend.train(case["method"], policy, rows_of(case), stage_of(case), Link(folder))
-    figures: dict[str, Any] = {"versions": {name: version(name) for name in PACKAGES}}
+    link = Link(folder)
+    backend.train(case["method"], policy, rows_of(case), stage_of(case), link)
+    figures: dict[str, Any] = {
+        "versions": {name: version(name) for name in PACKAGES}, "trained": digest(policy), "step_s": link.seconds(),
+    }  # fmt: skip
     if cuda:
         torch.cuda.synchronize()
         major, minor = torch.cuda.get_device_capability()
@@ -70,6 +89,15 @@ def measured(case: dict[str, Any], folder: Path) -> dict[str, Any]:
         mib = figures["measured_mib"]
         mib["process_mib"] = mib["peak_reserved_mib"] + mib["cuda_context_mib"]
     return figures
+
+
+def digest(policy: Any) -> str:
+    """Of the bits of everything that was trained."""
+    found = hashlib.sha256()
+    for name, weight in sorted(policy.model.named_parameters()):
+        if weight.requires_grad:
+            found.update(name.encode() + weight.detach().float().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def process_mib() -> float:
@@ -119,7 +147,7 @@ def random_model(name: str, folder: Path) -> Path:
 
 def stage_of(case: dict[str, Any]) -> Any:
     return SimpleNamespace(
-        steps=3, batch_size=case["batch_size"], accumulation=case.get("accumulation", 1), learning_rate=1e-5,
+        steps=case.get("steps", 3), batch_size=case["batch_size"], accumulation=case.get("accumulation", 1), learning_rate=1e-5,
         schedule="linear", warmup=0.0, weight_decay=0.0, max_grad_norm=1.0, optimizer=case.get("optimizer", "adamw"),
         gradient_checkpointing=case["gradient_checkpointing"], max_length=case["length"], beta=0.1, sft_weight=0.0,
         odds_weight=0.1, kl_coefficient=1.0, kl_target=0.03, group_size=case.get("group_size", 2),
@@ -132,12 +160,14 @@ def stage_of(case: dict[str, Any]) -> Any:
 
 def rows_of(case: dict[str, Any]) -> Any:
     user = {"role": "user", "content": "Hi"}
-    talk = [user, {"role": "assistant", "content": LONG}]
-    pairs = [SimpleNamespace(prompt=[user], chosen=LONG, rejected=LONG + "!") for _ in range(16)]
+    half = "Tarn " * (case["length"] // 2)
+    texts = [half if case.get("padded") and place % 2 else LONG for place in range(16)]
+    talks = [[user, {"role": "assistant", "content": text}] for text in texts]
+    pairs = [SimpleNamespace(prompt=[user], chosen=text, rejected=text + "!") for text in texts]
     if case["method"] == "sft":
-        return [talk for _ in range(16)]
+        return talks
     if case["method"] == "cpo":
-        return SimpleNamespace(pairs=pairs, anchors=[talk for _ in range(8)])
+        return SimpleNamespace(pairs=pairs, anchors=talks[:8])
     if case["method"] in ("grpo", "rlvr"):
         words = case["length"] - case.get("max_new_tokens", 64) - TEMPLATE
         questions = [
@@ -162,6 +192,12 @@ class Link:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._marks: list[float] = []
+
+    def seconds(self) -> float | None:
+        """The fastest step after the first two."""
+        found = [after - before for before, after in itertools.pairwise(self._marks)][1:]
+        return min(found) if found else None
 
     def folder(self) -> Path:
         return self._folder
@@ -170,7 +206,7 @@ class Link:
         return None
 
     def step(self, step: int, total: int, values: Any) -> None:
-        pass
+        self._marks.append(time.perf_counter())
 
     def after_step(self, step: int, total: int) -> None:
         pass

@@ -14,6 +14,8 @@ import torch
 def pick_device() -> torch.device:
     """The local rank's CUDA device, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
+        # cuBLAS sums in one order only with a workspace of fixed size, and reads this once, at its first product.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if torch.backends.mps.is_available():
         return torch.device("mps")
@@ -36,6 +38,23 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+@contextlib.contextmanager
+def same_bits(wanted: bool = True) -> Iterator[None]:
+    """Within, CUDA kernels that add up in a fixed order, so that a resumed run ends in the bits of an undisturbed one.
+
+    Without it, attention's backward sums by atomic additions, in the order of the moment. An operation that has no such
+    kernel raises RuntimeError. On other devices nothing changes: there the order is fixed anyway.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(wanted and torch.cuda.is_available())
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write all fresh memory, to find bugs
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
 
 
 def peak_memory_mib() -> float:

@@ -14,7 +14,7 @@ import torch
 from transformers import PrinterCallback
 
 from engine.backends.interface import TrainingLink
-from engine.backends.pytorch.device import peak_memory_mib
+from engine.backends.pytorch.device import peak_memory_mib, same_bits
 from engine.backends.pytorch.heads import add_small_head
 from engine.backends.pytorch.policy import TorchPolicy
 
@@ -76,6 +76,8 @@ class LinkedTrainer:
     _last_time = 0.0
     _tokens = 0
     _probed = False
+    _same_bits = True
+    """Whether each step sums in a fixed order; not where the model has an operation that cannot."""
 
     def train_linked(self, link: TrainingLink, policy: TorchPolicy) -> None:
         """Train to the last step, or until a stop is requested; from the newest valid checkpoint if there is one."""
@@ -98,7 +100,14 @@ class LinkedTrainer:
             self._probed = True
             self._probe_memory(model, *args, **kwargs)
         self._tokens += self.tokens_in(inputs)
-        return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        with same_bits(self._same_bits):
+            return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        with same_bits(
+            False
+        ):  # here groups are sampled: nothing is summed by atomic additions, and some of it is refused
+            return super()._prepare_inputs(inputs)  # type: ignore[misc]
 
     def tokens_in(self, inputs: Any) -> int:
         """Tokens, without padding, of a micro-batch."""
@@ -130,7 +139,17 @@ class LinkedTrainer:
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
         with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
-            self._probe_step(model, inputs, *args, **kwargs)
+            try:
+                with same_bits(self._same_bits):
+                    self._probe_step(model, inputs, *args, **kwargs)
+            except RuntimeError as error:
+                if "deterministic" not in str(error):
+                    raise
+                self._same_bits = False
+                model.zero_grad(set_to_none=True)
+                words = str(error).split(". ")[0]
+                print(f"a resume may end in other bits than an undisturbed run: {words}", flush=True)
+                self._probe_step(model, inputs, *args, **kwargs)
             if cuda:
                 torch.cuda.synchronize()
         seconds = time.perf_counter() - began

@@ -1,0 +1,77 @@
+"""Sums in a fixed order: asked for in a step alone, given up where the model cannot, and said.
+
+Whether the bits are the same only a GPU can show: tests/gpu/test_same_bits.py.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from engine.backends.pytorch.device import pick_device, same_bits
+from engine.backends.pytorch.sft import LinkedSFTTrainer
+from tests.in_process import run_here
+from tests.real_run import RECIPE
+
+SHORT = RECIPE[: RECIPE.index("  - method: dpo")] + "on_gate_fail: warn\n"
+
+
+@pytest.fixture
+def as_on_cuda(monkeypatch):
+    """What only looks whether there is a GPU finds one."""
+    monkeypatch.setattr("engine.backends.pytorch.device.torch.cuda.is_available", lambda: True)
+
+
+def test_a_fixed_order_is_asked_for_within_and_put_back(as_on_cuda):
+    with same_bits():
+        assert (
+            torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+        )
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        with same_bits(False):  # while a group is sampled
+            assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_on_a_cpu_nothing_is_asked_for():
+    with same_bits():
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_gpu_gets_the_workspace_that_a_fixed_order_needs(as_on_cuda, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    pick_device()
+    assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG") == ":4096:8"
+
+
+def test_a_model_that_cannot_sum_in_a_fixed_order_trains_all_the_same(tmp_path, monkeypatch, capfd):
+    tried = []
+
+    def step(self, model, inputs, *args, **kwargs):
+        tried.append(self._same_bits)
+        if self._same_bits:
+            raise RuntimeError(
+                "sum_backward_cuda does not have a deterministic implementation, but you set … . You can"
+            )
+        super(LinkedSFTTrainer, self)._probe_step(model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(LinkedSFTTrainer, "_probe_step", step)
+    (tmp_path / "short.yaml").write_text(SHORT)
+    run = run_here(tmp_path / "short.yaml")
+    state = run.state()
+    assert tried == [True, False] and state.status == "done" and state.stages[0].steps_done == 16
+    told = "a resume may end in other bits than an undisturbed run: sum_backward_cuda does not have a deterministic"
+    assert told in capfd.readouterr().out
+
+
+def test_another_error_of_the_first_step_is_not_taken_for_it(tmp_path, monkeypatch):
+    def step(self, model, inputs, *args, **kwargs):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(LinkedSFTTrainer, "_probe_step", step)
+    (tmp_path / "short.yaml").write_text(SHORT)
+    with pytest.raises(Exception, match="shapes cannot be multiplied"):
+        run_here(tmp_path / "short.yaml")
