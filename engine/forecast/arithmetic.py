@@ -17,6 +17,8 @@ MIB = 2**20
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 CUBLAS = 2 * (4096 * 1024 * 2 + 16 * 1024 * 8)
 """Two cuBLAS workspaces (forward and backward thread), ``aten/src/ATen/cuda/CUDABlas``."""
+CUBLAS_FIXED = 2 * 8 * 4096 * 1024
+"""The same where sums have a fixed order, as in a stage's steps."""
 HEAD_COPIES = 4
 """As ``engine.backends.pytorch.heads`` has it, which needs torch."""
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
@@ -118,13 +120,16 @@ def _resident(model: ModelFacts, settings: Settings) -> dict[str, float]:
     weights = weight_bytes(model, settings)
     adapter = count * size if settings.training == "lora" else 0
     reference = {"copy": weights, "adapter": adapter}.get(settings.reference, 0)
-    states = {"adamw": 2 * count * size, "adamw-8bit": 2 * count * (1 + 4 / 256), "sgd-momentum": count * size}
+    quantized = 2 * count * (1 + 4 / 256)
+    if settings.training == "full" and settings.loop == "stage":  # the Trainer keeps those of embeddings in fp32
+        quantized += model.vocabulary * model.hidden * 2 * (4 - 1 - 4 / 256)
+    states = {"adamw": 2 * count * size, "adamw-8bit": quantized, "sgd-momentum": count * size}
     return {
         "weights": weights,
         "adapter": adapter,
         "reference": reference,
         "optimizer": states.get(settings.optimizer, 0) if settings.trains else 0,
-        "workspace": CUBLAS,
+        "workspace": CUBLAS_FIXED if settings.loop == "stage" else CUBLAS,
     }
 
 
@@ -192,6 +197,8 @@ def _logits(model: ModelFacts, settings: Settings, stream: int) -> tuple[float, 
     if settings.loop == "plain":
         # Logits (held by the caller), log-softmax, its gradient and the loss's gradient; a 16-bit head adds its own.
         return tokens * model.vocabulary * stream, tokens * model.vocabulary * (stream + 12)
+    if settings.method in GROUPS:  # completions alone are scored
+        tokens = settings.sequences * min(settings.length, settings.max_new_tokens)
     size = BYTES[settings.dtype]
     tile = min(tokens, TILE_TOKENS) * TILE_VOCABULARY * size
     whole = HEAD_COPIES * tokens * model.vocabulary * size

@@ -106,9 +106,11 @@ def _peaks(
 
 def _recorded(config: dict[str, Any], settings: dict[str, Any], compute_capability: int) -> Recording:
     recording = Recording()
-    with _collected(), FakeTensorMode(allow_non_fake_inputs=True), _fake_friendly(), cuda_kernels(compute_capability):
+    ours = settings["loop"] == "stage"
+    cuda = cuda_kernels(compute_capability, fixed_order=ours)
+    with _collected(), FakeTensorMode(allow_non_fake_inputs=True), _fake_friendly(), cuda:
         traced = Traced(config, settings)
-        meter = Meter(recording, compute_capability)
+        meter = Meter(recording, compute_capability, fixed_order=ours)
         with meter:
             traced.load(recording)
             recording.mark("loading")

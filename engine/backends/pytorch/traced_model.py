@@ -90,9 +90,10 @@ class Traced:
             scored = self.settings["batch_size"] * self.settings["length"] - 1
         for model, outputs in ((self.model, wanted), (self.reference, ("log_probs",))):
             if model is not None:
-                add_fused_lm_head(
-                    model.get_base_model() if hasattr(model, "get_base_model") else model, outputs=outputs
-                )
+                inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+                add_fused_lm_head(inner, outputs=outputs)
+                if method == "grpo":
+                    _score_only(inner, scored)
                 add_small_head(model, outputs, scored=scored)
 
     # ---- memory --------------------------------------------------------------------------------------------------
@@ -140,6 +141,27 @@ class Traced:
             dtype = torch.float32  # PEFT's autocast_adapter_dtype
         for module, name, parameter in adapters:
             module._parameters[name] = _like(parameter, dtype)
+
+
+def _score_only(model: Any, scored: int) -> None:
+    """On CUDA TRL's head takes the labelled positions out before it multiplies; which they are fake tensors cannot say:
+    the last ``scored`` of each row."""
+    fused = model.forward
+
+    def last(module: Any, args: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[:, -scored - 1 :]
+        return output
+
+    def forward(*args: Any, labels: Any = None, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+        if not fused_lm_head or labels is None:
+            return fused(*args, labels=labels, fused_lm_head=fused_lm_head, **kwargs)
+        handle = model.base_model.register_forward_hook(last)
+        try:
+            return fused(*args, labels=labels[:, -scored - 1 :], fused_lm_head=True, **kwargs)
+        finally:
+            handle.remove()
+
+    model.forward = forward
 
 
 def _like(parameter: torch.nn.Parameter, dtype: torch.dtype) -> torch.nn.Parameter:

@@ -28,7 +28,7 @@ class Step:
 
     def run(self, meter: Meter, recording: Recording) -> None:
         """Two steps, of which the second counts (the first makes the optimizer's state)."""
-        optimizer = optimizer_of(self.model, self.settings["optimizer"])
+        optimizer = optimizer_of(self.model, self.settings["optimizer"], trainer=not self.plain)
         batch, length = self.settings["batch_size"], self.settings["length"]
         sequences = batch * (2 if self.settings["method"] in ("dpo", "orpo", "cpo") else 1)
         shape = (1, sequences * length) if self.settings["padding_free"] else (sequences, length)
@@ -43,11 +43,13 @@ class Step:
         for _ in range(min(2, self.settings["accumulation"])):
             meter.thread = "forward"
             held, loss = self._loss(tokens)
+            if not self.plain:  # its trainer's function has returned
+                held = None
             recording.mark("forward")
             meter.thread = "backward"
             loss.backward()
             if not self.plain:
-                held = loss = None
+                loss = None
             recording.mark("backward")
         optimizer.step()
         recording.mark("optimizer")
