@@ -18,6 +18,12 @@ LONG = (
 )  # fmt: skip
 
 
+def pytest_configure(config):
+    """The tests are the CPU's, also on a machine with a GPU; those of tests/gpu see it when they are asked for by name."""
+    if not any("tests/gpu" in word for word in config.args):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker is left with one of them while the others are done."""
     items.sort(key=lambda item: next((n for n, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG)))
