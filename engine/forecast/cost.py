@@ -20,7 +20,8 @@ from engine.forecast.settings import GROUPS, REFERENCES, Settings, read_settings
 from engine.forecast.workload import Generated, Scored, Workload
 
 UTILIZATION = 0.35
-"""Share of the peak rate that a transformers training loop usually reaches on one GPU; an assumption, not a measurement."""
+"""Share of the peak rate that a transformers training loop usually reaches on one GPU; an assumption. One measurement: a
+step of Llama-3.2-1B in 4 bit, 4 x 2048 tokens, checkpointed, took 0.278 s on an H200 and is priced at 0.289."""
 BANDWIDTH_SHARE = 0.5
 """Share of the peak bandwidth that generating reaches; an assumption."""
 LAYER_PASS = 0.025 / 32

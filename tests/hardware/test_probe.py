@@ -45,6 +45,14 @@ def test_a_card_with_everything():
     assert held == [("blender", 2560 * 2**20, False), ("python", 1024 * 2**20, True), ("Xorg", 300 * 2**20, False)]
 
 
+def test_a_real_machines_answers():
+    (gpu,), driver = nvidia("recorded-h100")
+    assert (gpu.name, gpu.total, gpu.capability) == ("NVIDIA H100 80GB HBM3", 85520809984, "9.0")
+    assert (gpu.watts, gpu.watt_limit, gpu.celsius, gpu.holders) == (70.3, 700, 35, ())
+    assert (driver.version, driver.cuda, driver.error) == ("580.159.04", (13, 0), None)
+    assert not gpu.unified and gpu.slowed_by is None  # idle
+
+
 def test_a_lost_card_does_not_hide_the_other():
     (gpu,), driver = nvidia("two-cards-one-lost")
     assert (gpu.index, gpu.name, gpu.slowed_by) == (1, "NVIDIA GeForce RTX 4090", "heat")
