@@ -1,15 +1,16 @@
 """Mathematics in a box: the completions of which math-verify reads the box alone, and what of them needs no mathematics.
 
 math-verify looks for "final answer", then for boxes, then elsewhere. So one box that it can parse is the answer, whatever stands
-around it; and a number or a polynomial in it can be compared with the reference exactly, without sympy.
+around it; and a number, a polynomial or square roots in it can be compared with the reference exactly, without sympy.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
-from engine.verify.polynomials import is_symbol, polynomial
+from engine.verify.polynomials import Monomial, is_symbol, polynomial, values
 
 BOX = "\\boxed{"
 ELSEWHERE = re.compile(r"final answer|\\begin|fbox", re.IGNORECASE)
@@ -18,8 +19,7 @@ SHARE = re.compile(r"%|percent|pct", re.IGNORECASE)
 """After a box it may belong to it."""
 LONGEST = 500
 PLAIN = re.compile(r"(-?\d{1,15})(?:\.(\d{1,15}))?|(-?)\\[dt]?frac\{(\d{1,15})\}\{(\d{1,15})\}")
-NOTHING = Fraction(0)
-NEAREST = Fraction(1, 10**5)
+NEAREST = 1e-5
 """Least difference of two coefficients that no rounding hides."""
 
 
@@ -38,7 +38,7 @@ def box_of(completion: str) -> str | None:
 
 
 def plainly_equal(box: str, answer: str) -> bool | None:
-    """math-verify's judgement of ``\\boxed{box}`` where no mathematics is needed: numbers and polynomials.
+    """math-verify's judgement of ``\\boxed{box}`` where no mathematics is needed: numbers, polynomials and square roots.
 
     None where it is to be asked: other notations, and decimals that are not exactly equal, which it compares after rounding.
     """
@@ -53,8 +53,16 @@ def plainly_equal(box: str, answer: str) -> bool | None:
         return None
     if one == other:
         return True
-    apart = [abs(one.get(monomial, NOTHING) - other.get(monomial, NOTHING)) for monomial in {*one, *other}]
-    return False if max(apart) >= NEAREST else None
+    return False if _clearly_apart(values(one), values(other)) else None
+
+
+def _clearly_apart(one: dict[Monomial, list[float]], other: dict[Monomial, list[float]]) -> bool:
+    """Whether a coefficient differs by more than any rounding hides, floating point's included."""
+    for monomial in {*one, *other}:
+        summands = [*one.get(monomial, []), *(-value for value in other.get(monomial, []))]
+        if abs(math.fsum(summands)) >= max(NEAREST, 1e-9 * math.fsum(map(abs, summands))):
+            return True
+    return False
 
 
 def _plain(text: str) -> Fraction | None:

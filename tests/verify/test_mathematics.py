@@ -7,7 +7,7 @@ import random
 import pytest
 
 from engine.verify.boxes import box_of, plainly_equal
-from engine.verify.polynomials import polynomial
+from engine.verify.polynomials import ROOT, polynomial
 from engine.verify.registry import open_verifier
 
 NUMBERS = ["42", "-42", "0", "042", "42.0", "41.9999999", "\\frac{84}{2}", "-\\frac{84}{2}", "\\frac{1}{3}", "0.3333333", "\\dfrac{2}{6}"]  # fmt: skip
@@ -126,6 +126,65 @@ def test_random_polynomials_are_compared_as_math_verify_does():
     assert compared > 40 and 15 < equal < compared
 
 
+def _random_root(draw, depth=0):
+    kind = draw.choice("nrrrp+-*fg" if depth < 2 else "nr")
+    below = lambda: _random_root(draw, depth + 1)  # noqa: E731
+    number = draw.choice([2, 3, 4, 5, 6, 8, 12, 18, 50, 72])
+    if kind == "n":
+        return str(draw.randint(0, 9))
+    if kind == "r":
+        return draw.choice([f"\\sqrt{{{number}}}", f"{draw.randint(2, 9)}\\sqrt{{{number}}}", "\\sqrt 2", "x\\sqrt{3}"])
+    if kind == "p":
+        return f"({below()})^2"
+    if kind == "*":
+        return f"({below()}) \\cdot ({below()})"
+    if kind == "f":
+        return f"\\frac{{{draw.choice(['', '2'])}\\sqrt{{{number}}}}}{{{draw.randint(1, 9)}}}"
+    if kind == "g":
+        return f"\\frac{{{draw.randint(1, 9)}}}{{{draw.choice(['', '3'])}\\sqrt{{{number}}}}}"
+    return f"{below()} {kind} {below()}"
+
+
+def _written_out(one):
+    """Another way to write the same, a fraction for each coefficient."""
+    return " + ".join(
+        f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}"
+        + "".join(f" \\cdot \\sqrt{{{n}}}" if letter == ROOT else f" \\cdot {letter}^{{{n}}}" for letter, n in monomial)
+        for monomial, factor in one.items()
+    )  # fmt: skip
+
+
+def test_random_square_roots_are_compared_as_math_verify_does():
+    draw, compared, equal = random.Random(9), 0, 0
+    for _ in range(80):
+        text = _random_root(draw)
+        one = polynomial(text)
+        if one is None:
+            continue
+        for other in (_written_out(one) or "0", _random_root(draw), text + " + \\sqrt{2}"):
+            said = plainly_equal(text, other)
+            if said is not None:
+                compared, equal = compared + 1, equal + said
+                assert plainly_math_verify(f"\\boxed{{{text}}}", other) is said, (text, other)
+    assert compared > 80 and 20 < equal < compared
+
+
+def test_roots_whose_values_only_seem_equal_are_left_to_math_verify():
+    assert plainly_equal("\\sqrt{2}", "\\frac{1393}{985}") is None  # they differ in the seventh decimal
+    assert plainly_equal("\\sqrt{2}", "\\frac{17}{12}") is False
+    for text in (
+        "\\sqrt[3]{8}",
+        "\\sqrt{x}",
+        "\\sqrt{-4}",
+        "\\sqrt 23",
+        "\\sqrt{2} 3",
+        "\\frac{1}{1 + \\sqrt{2}}",
+        "A",
+        "2A",
+    ):
+        assert polynomial(text) is None
+
+
 @pytest.mark.parametrize(
     "text", ["2x^10", "x(y+1)", "2\\frac{1}{2}", "2/3x", "1.5x", "e", "3i", "5m", "x^x", "x/y", "1,000", "", "--x", "x2", "(1)2", "x" * 500, "(x+y+z+a+b)^9",
      "(((((((9^9)^9)^9)^9)^9)^9)^9)^9"],
@@ -153,9 +212,9 @@ def test_the_same_box_and_answer_are_looked_at_once(tmp_path):
     call = verifier._workers.call
     verifier._workers.call = lambda questions: asked.append(len(set(questions))) or call(questions)
     try:
-        texts = [f"{i}: $\\boxed{{\\sqrt{{8}}}}$" for i in range(6)]
+        texts = [f"{i}: $\\boxed{{\\sqrt[3]{{16}}}}$" for i in range(6)]
         for _ in range(2):
-            assert [one.reward for one in verifier.verify([""] * 6, texts, ["2\\sqrt{2}"] * 6)] == [1.0] * 6
+            assert [one.reward for one in verifier.verify([""] * 6, texts, ["2\\sqrt[3]{2}"] * 6)] == [1.0] * 6
     finally:
         verifier.close()
     assert asked == [1, 0, 0, 0]
