@@ -66,6 +66,8 @@ def estimate(
     if traced is not None and "allocated_mib" in traced:
         tier = "trace"
         found = _traced(model, settings, found, traced)
+    if hardware.kind == "cpu":
+        found = _without_workspaces(found)
     here = hardware.shared_by(settings.gpus) if settings.trains else 1
     allocated, reserved = here * found.allocated / MIB, here * found.reserved / MIB
     context = here * hardware.context_mib
@@ -86,6 +88,13 @@ def estimate(
         moment=found.moment,
         notes=(*found.notes, *_shared_out(settings, here)),
     )  # fmt: skip
+
+
+def _without_workspaces(found: Memory) -> Memory:
+    """cuBLAS's are a GPU's."""
+    size = found.parts.get("workspace", 0.0)
+    parts = {**found.parts, "workspace": 0.0}
+    return Memory(found.allocated - size, found.reserved - size, parts, found.moment, found.notes)
 
 
 def _shared_out(settings: Settings, here: int) -> list[str]:
