@@ -119,7 +119,8 @@ def _resident(model: ModelFacts, settings: Settings) -> dict[str, float]:
     count, size = trainable(model, settings), trainable_bytes(settings)
     weights = weight_bytes(model, settings)
     adapter = count * size if settings.training == "lora" else 0
-    reference = {"copy": weights, "adapter": adapter}.get(settings.reference, 0)
+    second = 4 * count if settings.training == "lora" else 0  # TRL casts the adapter that trains, not its frozen copy
+    reference = {"copy": weights, "adapter": second}.get(settings.reference, 0)
     quantized = 2 * count * (1 + 4 / 256)
     if settings.training == "full" and settings.loop == "stage":  # the Trainer keeps those of embeddings in fp32
         quantized += model.vocabulary * model.hidden * 2 * (4 - 1 - 4 / 256)

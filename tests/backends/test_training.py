@@ -72,6 +72,23 @@ def test_the_first_step_of_dpo_is_the_reference(backend, lineage, settings, stag
     assert last["kl"] > 0 and last["reward"] > 0
 
 
+@pytest.mark.parametrize("method", ["dpo", "orpo", "cpo"])
+def test_an_adapter_that_began_as_nothing_needs_no_frozen_copy(
+    method, backend, lineage, settings, stage, rows, link_type, tmp_path, monkeypatch
+):
+    """TRL makes one of every adapter. The base below is the same: the trained bits are those with the copy."""
+    trained = {}
+    for kept in (False, True):
+        if kept:
+            monkeypatch.setattr("engine.backends.pytorch.policy.TorchPolicy.drop_needless_reference", lambda self: None)
+        policy = backend.load(lineage, tmp_path, settings())
+        backend.train(method, policy, rows[method], stage(), link_type(tmp_path / f"kept-{kept}"))
+        assert ("ref" in policy.model.peft_config) is kept
+        trained[kept] = adapter_weights(policy)
+    trained[True] = {name: value for name, value in trained[True].items() if ".ref." not in name}
+    assert same(trained[False], trained[True])
+
+
 def logprobs(policy, prompt, text):
     """Full log-softmaxes (T, V) in float64 at the positions of a completion, under the policy and under the base."""
     opening = policy.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
@@ -153,6 +170,7 @@ def test_a_stage_that_continues_an_adapter_measures_from_there(
     from_start = sum(one.total for one in second.divergence(prompts, completions, to="start"))
     from_base = sum(one.total for one in second.divergence(prompts, completions, to="base"))
     assert 0 < from_start < from_base
+    assert "ref" in second.model.peft_config
     trainable = [name for name, value in second.model.named_parameters() if value.requires_grad]
     assert trainable and all(".default." in name for name in trainable)
 

@@ -213,7 +213,8 @@ def test_the_traced_peak_is_the_real_steps(method, architecture, training, check
     tiny_model(architecture, folder)
     real = really_allocated(method, folder, tmp_path, training, checkpointing)
     # every position is taken for scored, the few of the prompt too, which a head that is built whole leaves out
-    assert traced(method, folder, training, checkpointing) == pytest.approx(real, rel=0.025)
+    within = 0.025 if (method, training) == ("cpo", "full") else 0.02
+    assert traced(method, folder, training, checkpointing) == pytest.approx(real, rel=within)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])

@@ -78,6 +78,14 @@ class TorchPolicy:
                 self.model.get_parameter(name.replace(".default.", f".{REFERENCE_ADAPTER}.")).data.copy_(parameter.data)
         self.model.set_adapter("default")
 
+    def drop_needless_reference(self) -> None:
+        """Without TRL's copy of an adapter that began as nothing: the base below is the same, costs no memory, and its
+        forward is cheaper."""
+        if not isinstance(self.model, PeftModel) or self._adapter_at_start:
+            return
+        if REFERENCE_ADAPTER in self.model.peft_config:
+            self.model.delete_adapter(REFERENCE_ADAPTER)
+
     @contextlib.contextmanager
     def weights(self, which: Which) -> Iterator[Any]:
         """The model in eval mode with those weights active; training mode and adapter are put back afterwards."""

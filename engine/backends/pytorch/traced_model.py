@@ -140,7 +140,7 @@ class Traced:
         else:
             dtype = torch.float32  # PEFT's autocast_adapter_dtype
         for module, name, parameter in adapters:
-            module._parameters[name] = _like(parameter, dtype)
+            module._parameters[name] = _like(parameter, dtype if parameter.requires_grad else torch.float32)
 
 
 def _score_only(model: Any, scored: int) -> None:

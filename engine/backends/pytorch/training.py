@@ -83,6 +83,7 @@ class LinkedTrainer:
         """Train to the last step, or until a stop is requested; from the newest valid checkpoint if there is one."""
         self.link = link
         self.policy = policy
+        policy.drop_needless_reference()
         temperature = getattr(self, "temperature", 1.0)
         add_small_head(policy.model, self.head_outputs, temperature)
         if policy.reference is not None:
