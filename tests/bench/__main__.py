@@ -10,7 +10,7 @@ import psutil
 
 BENCHMARKS = (
     "bench_help", "bench_event_log", "bench_step_rate", "bench_edits", "bench_mlx", "bench_chat", "bench_app",
-    "bench_forecast", "bench_time_forecast", "bench_verify", "bench_mlx_generation",
+    "bench_forecast", "bench_time_forecast", "bench_verify", "bench_mlx_generation", "bench_mlx_memory",
     "bench_speedups",
 )  # fmt: skip
 
