@@ -89,6 +89,29 @@ def test_an_adapter_that_began_as_nothing_needs_no_frozen_copy(
     assert same(trained[False], trained[True])
 
 
+def test_what_is_measured_does_not_depend_on_whether_this_process_has_trained(
+    backend, lineage, settings, stage, rows, link_type, tmp_path
+):
+    """On a GPU accelerate leaves mixed precision around the forward of a model that it trained."""
+    policy = backend.load(lineage, tmp_path, settings())
+    backend.train("sft", policy, rows["sft"], stage(), link_type(tmp_path / "run"))
+    prompts, texts = [row.prompt for row in rows["dpo"][:3]], [row.chosen for row in rows["dpo"][:3]]
+    fresh = policy.score(prompts, texts)
+    model, calls = policy.model, []
+    plain = model.forward
+
+    def mixed(*args, **kwargs):
+        calls.append(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            return plain(*args, **kwargs)
+
+    model._original_forward, model.forward = plain, mixed  # as Accelerator.prepare_model does
+    assert policy.score(prompts, texts) == fresh and not calls
+    assert model.forward is mixed
+    model(torch.tensor([[1, 2, 3]]))
+    assert calls
+
+
 def logprobs(policy, prompt, text):
     """Full log-softmaxes (T, V) in float64 at the positions of a completion, under the policy and under the base."""
     opening = policy.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)

@@ -98,7 +98,7 @@ class TorchPolicy:
         training = model.training
         model.eval()
         try:
-            with torch.no_grad(), self._adapter(which), self.interventions.of(which):
+            with torch.no_grad(), _as_loaded(model), self._adapter(which), self.interventions.of(which):
                 yield model
         finally:
             model.train(training)
@@ -338,3 +338,19 @@ class TorchPolicy:
 def perplexity(loss: float) -> float:
     """exp of a mean loss in nats per token; inf where it overflows, so that a collapse stays visible."""
     return math.exp(loss) if loss < 700 else math.inf
+
+
+@contextlib.contextmanager
+def _as_loaded(model: Any) -> Iterator[None]:
+    """Without the mixed precision that accelerate puts around the forward of a model that trains on a GPU: what is measured
+    must not depend on whether this process has trained, or was started again to measure."""
+    plain = model.__dict__.get("_original_forward")
+    if plain is None:
+        yield
+        return
+    mixed = model.forward
+    model.forward = plain
+    try:
+        yield
+    finally:
+        model.forward = mixed
