@@ -83,7 +83,7 @@ def validate(raw: dict[str, Any], where: str, lines: dict[tuple[str | int, ...],
     except ValidationError as error:
         problems += explain(error, Recipe, where, lines, ())
         raise InputError(_in_order(problems)) from None
-    problems += mlx_lacks(stages, recipe.backend, recipe.processes, where, lines, recipe.attention)
+    problems += mlx_lacks(stages, recipe.backend, recipe.processes, where, lines, recipe.attention, recipe.fixed_order)
     problems += kernel_conflicts(stages, recipe.attention, where, lines)
     if problems:
         raise InputError(_in_order(problems))

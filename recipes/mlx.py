@@ -25,6 +25,7 @@ def mlx_lacks(
     where: str,
     lines: Mapping[tuple[str | int, ...], int],
     attention: str = "auto",
+    fixed_order: bool = True,
 ) -> list[Problem]:
     """Of the stages that the recipe itself gives to MLX; what ``auto`` comes to is known where it runs."""
     problems = []
@@ -43,6 +44,10 @@ def mlx_lacks(
         found = f"`{attention}`: a kernel of PyTorch's; MLX has one fused attention of its own"
         accepted = "`attention: auto`, or `backend: pytorch`"
         problems.append(Problem(where, lines.get(("attention",)), "attention", found, accepted))
+    if ours and not fixed_order:
+        found = "`false` with MLX, which has no other order of sums"
+        accepted = "`fixed_order: true`, or `backend: pytorch`"
+        problems.append(Problem(where, lines.get(("fixed_order",)), "fixed_order", found, accepted))
     alone = [index for index in ours if isinstance(stages[index], Stage) and stages[index].method not in IN_SEVERAL]
     if alone and processes > 1:
         method = stages[alone[0]].method

@@ -184,6 +184,9 @@ class Recipe(Strict):
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """The kernel, on PyTorch. ``auto``: FlashAttention 2 where it is installed and the weights are in 16 bit on CUDA, else
     PyTorch's own (sdpa); the stage's log says which and why."""
+    fixed_order: bool = True
+    """On CUDA a training step sums in a fixed order, so that a resumed run ends in the bits of an undisturbed one. ``false``
+    is faster on long rows with padding. A CPU and MLX have no other order."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """More than one: a training stage runs under ``accelerate launch``, an SFT on MLX in a ring of processes here. Each

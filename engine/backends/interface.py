@@ -141,6 +141,8 @@ class LoadSettings:
     trust_remote_code: bool = False
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """The kernel by transformers' name; ``auto``: what the backend finds best."""
+    fixed_order: bool = True
+    """Sums of a training step in a fixed order, where a device has another."""
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ class StageContext:
             needs_reference=needs_reference,
             trust_remote_code=self.recipe.trust_remote_code,
             attention=self.recipe.attention,
+            fixed_order=self.recipe.fixed_order,
         )
 
     def open_policy(self, needs_reference: bool) -> Any:

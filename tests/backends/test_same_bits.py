@@ -67,6 +67,22 @@ def test_a_model_that_cannot_sum_in_a_fixed_order_trains_all_the_same(tmp_path, 
     assert told in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_the_recipe_decides(fixed, tmp_path, monkeypatch, capfd):
+    tried = []
+    probe = LinkedSFTTrainer._probe_step
+
+    def step(self, *args, **kwargs):
+        tried.append(self._same_bits)
+        probe(self, *args, **kwargs)
+
+    monkeypatch.setattr(LinkedSFTTrainer, "_probe_step", step)
+    (tmp_path / "short.yaml").write_text(f"fixed_order: {str(fixed).lower()}\n{SHORT}")
+    run_here(tmp_path / "short.yaml")
+    assert tried == [fixed]
+    assert ("all the same: here they have no other" in capfd.readouterr().out) is not fixed
+
+
 def test_another_error_of_the_first_step_is_not_taken_for_it(tmp_path, monkeypatch):
     def step(self, model, inputs, *args, **kwargs):
         raise RuntimeError("shapes cannot be multiplied")

@@ -12,9 +12,18 @@ from engine.backends.pytorch.speedups import told, uses_vllm
 from recipes.errors import InputError
 
 
-def lines(device="cpu", packages=(), programs=("g++",), used="sdpa", wanted="auto", dtype=torch.bfloat16, **stage):
+def lines(
+    device="cpu",
+    packages=(),
+    programs=("g++",),
+    used="sdpa",
+    wanted="auto",
+    dtype=torch.bfloat16,
+    fixed_order=True,
+    **stage,
+):
     model = SimpleNamespace(config=SimpleNamespace(_attn_implementation=used), dtype=dtype)
-    settings = SimpleNamespace(attention=wanted)
+    settings = SimpleNamespace(attention=wanted, fixed_order=fixed_order)
     policy = SimpleNamespace(device=SimpleNamespace(type=device), model=model, settings=settings)
     stage = SimpleNamespace(**{"optimizer": "adamw", "method": "sft"} | stage)
     return "\n".join(told(policy, stage, among(packages), among(programs)))
@@ -40,6 +49,12 @@ def test_attention_and_optimizer_are_told():
     assert "sdpa (the model does not take flash_attention_2" in lines("cuda", ["flash_attn"])
     assert "eager (as the recipe says)" in lines(used="eager", wanted="eager")
     assert "full precision" in lines() and "paged-adamw-8bit, by bitsandbytes" in lines(optimizer="paged-adamw-8bit")
+
+
+def test_the_order_of_sums_is_told():
+    assert "sums: in a fixed order, so that a resume ends in the same bits; `fixed_order: false`" in lines("cuda")
+    assert "sums: in the order of the moment, as the recipe says" in lines("cuda", fixed_order=False)
+    assert "in a fixed order all the same: here they have no other" in lines(fixed_order=False)
 
 
 def test_compiling_is_told_with_its_reason():

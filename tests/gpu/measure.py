@@ -3,7 +3,7 @@
 Random weights in the shape of a real model, the stage's own trainer, rows that fill the whole length (with ``"padded"``
 every other fills half of it, and a mask goes along). The case is
 ``{"model", "method", "training", "quantization", "batch_size", "length", "gradient_checkpointing", …}``; with
-``"same_bits": false`` the steps sum as CUDA likes, in the order of the moment.
+``"fixed_order": false`` the steps sum as CUDA likes, in the order of the moment.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ def measured(case: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     from engine.backends import open_backend
     from engine.backends.interface import LoadSettings
-    from engine.backends.pytorch.training import LinkedTrainer
     from engine.models.lineage import Base, Lineage
 
     model = random_model(case["model"], folder / "model")
@@ -63,11 +62,10 @@ def measured(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     settings = LoadSettings(
         quantization=case["quantization"], dtype=case.get("dtype", "auto"), training=case["training"],
         rank=case.get("lora_rank", 16), alpha=32.0, dropout=0.0, targets="all-linear",
-        gradient_checkpointing=case["gradient_checkpointing"], seed=0, attention=case.get("attention", "auto"), needs_reference=case["method"] in ("dpo", "cpo", "orpo"),
+        gradient_checkpointing=case["gradient_checkpointing"], seed=0, attention=case.get("attention", "auto"), fixed_order=case.get("fixed_order", True), needs_reference=case["method"] in ("dpo", "cpo", "orpo"),
     )  # fmt: skip
     lineage = Lineage(Base(id="random", path=str(model), revision=None, files={}), None, [], [], None)
     backend = open_backend("pytorch")
-    LinkedTrainer._same_bits = case.get("same_bits", True)
     policy = backend.load(lineage, folder, settings)
     link = Link(folder)
     backend.train(case["method"], policy, rows_of(case), stage_of(case), link)

@@ -66,5 +66,7 @@ def test_padding_free_and_the_kernels_of_pytorch_are_named(tmp_path):
         loaded(tmp_path, "backend: mlx", "padding_free: true")
     with pytest.raises(InputError, match="line 3: `attention`.*`sdpa`.*PyTorch's.*`attention: auto`"):
         loaded(tmp_path, "attention: sdpa", overrides=["backend=mlx"])
+    with pytest.raises(InputError, match="line 3: `fixed_order`.*`false`.*no other order.*`fixed_order: true`"):
+        loaded(tmp_path, "fixed_order: false", overrides=["backend=mlx"])
     kept = loaded(tmp_path, "backend: pytorch\nattention: sdpa", "padding_free: true")
     assert kept.attention == "sdpa" and kept.stages[0].padding_free and loaded(tmp_path).attention == "auto"

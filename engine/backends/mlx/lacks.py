@@ -24,8 +24,11 @@ def check_stage(stage: Any) -> None:
         raise InputError(problems)
 
 
-def check_attention(wanted: str) -> None:
-    """Raises InputError for a kernel by name: they are PyTorch's."""
+def check_kernels(wanted: str, fixed_order: bool) -> None:
+    """Raises InputError for a kernel by name, and for another order of sums: they are PyTorch's."""
+    if not fixed_order:
+        found = "`false`, but MLX has no other order of sums"
+        raise InputError([Problem("recipe", None, "fixed_order", found, "`true`, or `backend: pytorch`")])
     if wanted != "auto":
         found = f"`{wanted}`: a kernel of PyTorch's; MLX has one fused attention of its own"
         raise InputError([Problem("recipe", None, "attention", found, "`auto`, or `backend: pytorch`")])

@@ -15,7 +15,7 @@ from engine.backends.interface import LoadSettings
 from engine.backends.mlx import adapters
 from engine.backends.mlx.device import pick_dtype, prepare
 from engine.backends.mlx.interventions import attach
-from engine.backends.mlx.lacks import check_attention, check_training
+from engine.backends.mlx.lacks import check_kernels, check_training
 from engine.backends.mlx.network import Network
 from engine.backends.mlx.policy import MLXPolicy
 from engine.backends.tokens import ensure_chat_template
@@ -32,7 +32,7 @@ def load_policy(lineage: Lineage, run_folder: Path, settings: LoadSettings) -> M
 
     Raises InputError when the base or the adapter is of a form that this backend cannot take, told with the path.
     """
-    check_attention(settings.attention)
+    check_kernels(settings.attention, settings.fixed_order)
     prepare()
     folder = Path(lineage.base.path)
     folder = folder if folder.is_absolute() else run_folder / folder

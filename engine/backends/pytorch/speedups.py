@@ -42,8 +42,18 @@ def told(
         lines.append(f"optimizer: {optimizer}, by bitsandbytes")
     if getattr(stage, "method", "") in GROUPED:
         lines.append(generation(cuda, has))
+    lines.append(f"sums: {sums(policy.settings.fixed_order, cuda)}")
     lines.append(f"torch.compile: not used, {compiling(cuda, which)}")
     return [f"speed-ups: {line}" for line in lines]
+
+
+def sums(fixed: bool, cuda: bool) -> str:
+    """In which order a step adds up, and what that is for."""
+    if not cuda:
+        return "in a fixed order" + ("" if fixed else " all the same: here they have no other")
+    if fixed:
+        return "in a fixed order, so that a resume ends in the same bits; `fixed_order: false` is faster on long padded rows"
+    return "in the order of the moment, as the recipe says: a resume may end in other bits"
 
 
 def attention(policy: Any, has: Callable[[str], object]) -> str:

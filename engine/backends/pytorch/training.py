@@ -77,12 +77,13 @@ class LinkedTrainer:
     _tokens = 0
     _probed = False
     _same_bits = True
-    """Whether each step sums in a fixed order; not where the model has an operation that cannot."""
+    """Whether each step sums in a fixed order: as the recipe wants it, and not where the model has an operation that cannot."""
 
     def train_linked(self, link: TrainingLink, policy: TorchPolicy) -> None:
         """Train to the last step, or until a stop is requested; from the newest valid checkpoint if there is one."""
         self.link = link
         self.policy = policy
+        self._same_bits = policy.settings.fixed_order
         policy.drop_needless_reference()
         temperature = getattr(self, "temperature", 1.0)
         add_small_head(policy.model, self.head_outputs, temperature)
