@@ -83,6 +83,24 @@ def test_the_recipe_decides(fixed, tmp_path, monkeypatch, capfd):
     assert ("all the same: here they have no other" in capfd.readouterr().out) is not fixed
 
 
+def test_without_a_probe_the_error_names_the_way_out(
+    backend, lineage, settings, stage, rows, link_type, tmp_path, monkeypatch
+):
+    def loss(self, *args, **kwargs):
+        raise RuntimeError(
+            "histc_cuda does not have a deterministic implementation, but you set …. You can turn it off"
+        )
+
+    monkeypatch.setattr(LinkedSFTTrainer, "compute_loss", loss)
+    for fixed, said in (
+        (True, r"histc_cuda does not have a deterministic implementation; `fixed_order: false`"),
+        (False, "You can"),
+    ):
+        policy = backend.load(lineage, tmp_path, settings(fixed_order=fixed))
+        with pytest.raises(RuntimeError, match=said):
+            backend.train("sft", policy, rows["sft"], stage(), link_type(tmp_path / str(fixed)))
+
+
 def test_another_error_of_the_first_step_is_not_taken_for_it(tmp_path, monkeypatch):
     def step(self, model, inputs, *args, **kwargs):
         raise RuntimeError("shapes cannot be multiplied")

@@ -60,6 +60,15 @@ def longest_rows(dataset: Any, count: int) -> list[dict[str, Any]]:
     return [dataset[index] for index in longest] if any(lengths) else []
 
 
+def has_no_order(error: RuntimeError) -> bool:
+    """Whether an operation has no form on the device that sums in a fixed order (torch.use_deterministic_algorithms)."""
+    return "deterministic" in str(error)
+
+
+def first_sentence(error: Exception) -> str:
+    return str(error).split(". ")[0].split(", but ")[0]
+
+
 class LinkedTrainer:
     """Mixin before a TRL trainer. ``link`` is told every step and decides about evaluations, checkpoints and pauses.
 
@@ -102,8 +111,14 @@ class LinkedTrainer:
             self._probed = True
             self._probe_memory(model, *args, **kwargs)
         self._tokens += self.tokens_in(inputs)
-        with same_bits(self._same_bits):
-            return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        try:
+            with same_bits(self._same_bits):
+                return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        except RuntimeError as error:
+            if not self._same_bits or not has_no_order(error):
+                raise
+            # Found by the probe where there is one; several ranks have none.
+            raise RuntimeError(f"{first_sentence(error)}; `fixed_order: false` in the recipe trains without") from error
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         with same_bits(
@@ -145,12 +160,12 @@ class LinkedTrainer:
                 with same_bits(self._same_bits):
                     self._probe_step(model, inputs, *args, **kwargs)
             except RuntimeError as error:
-                if "deterministic" not in str(error):
+                if not has_no_order(error):
                     raise
                 self._same_bits = False
                 model.zero_grad(set_to_none=True)
-                words = str(error).split(". ")[0]
-                print(f"a resume may end in other bits than an undisturbed run: {words}", flush=True)
+                told_so = f"a resume may end in other bits than an undisturbed run: {first_sentence(error)}"
+                print(told_so, flush=True)
                 self._probe_step(model, inputs, *args, **kwargs)
             if cuda:
                 torch.cuda.synchronize()
