@@ -22,6 +22,7 @@ def seen(monkeypatch, **changes):
 
 
 def test_a_card_is_priced_by_what_is_free_on_it(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # the tests' own, which would hide it
     nvml = RecordedNvml("rtx-3090")
     gpus, _ = probe_nvidia(nvml, nvml.ram, lambda pid: ("python", True))
     seen(monkeypatch, gpus=tuple(gpus))

@@ -287,7 +287,7 @@ def test_starting_over_does_not_fit_needs_a_yes(tmp_path, monkeypatch):
 def test_form_and_yaml_are_one_thing_judged_as_one_types():
     """A bad value is told at once and mended at once; what the form changes the YAML shows, and the other way round."""
     text = drive(
-        *begun(), "tab", *["down"] * 16, "end", ("type x", "stages.0.steps"), ("", "1 to mend before it can start"),
+        *begun(), "tab", *["down"] * 17, "end", ("type x", "stages.0.steps"), ("", "1 to mend before it can start"),
         ("backspace", "GiB of"), "type 0", ("f2", "steps: 1500"), "down", "down", "end", "enter",
         ("type oops: 1", "unknown field `oops`"), *["backspace"] * 8, ("", "GiB of"), ("f2", "data.limit"),
     )  # fmt: skip
