@@ -63,9 +63,3 @@ def peak_memory_mib() -> float:
         return torch.cuda.max_memory_reserved() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, KiB on Linux
-
-
-def use_threads(threads: int | None) -> None:
-    """Pin the number of CPU threads: sums are split by it, so a resume with another number would differ in bits."""
-    if threads:
-        torch.set_num_threads(threads)

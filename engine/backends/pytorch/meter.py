@@ -89,7 +89,7 @@ class Meter(TorchDispatchMode):
     def _is_accumulation(self, func: Any, args: Any) -> bool:
         """Whether autograd's engine adds a second gradient of a tensor to the first, which it does in place where nobody
         else holds that one (``torch/csrc/autograd/input_buffer.cpp``), though not while a mode like this looks on."""
-        if func is not torch.ops.aten.add.Tensor or not called_by_engine():
+        if func is not torch.ops.aten.add.Tensor or not self._unshared or not called_by_engine():
             return False
         first, second = args
         return (
@@ -121,8 +121,10 @@ def called_by_engine() -> bool:
 
 @cache
 def unshared_count() -> int:
-    """What ``Tensor._use_count`` says, within a mode, of a gradient that the engine alone holds."""
+    """What ``Tensor._use_count`` says, within a mode, of a gradient that the engine alone holds; 0 where torch cannot say."""
     found: list[int] = []
+    if not hasattr(torch.Tensor, "_use_count"):
+        return 0
 
     class Looking(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
