@@ -1,7 +1,7 @@
 """Mathematics in a box: the completions of which math-verify reads the box alone, and what of them needs no mathematics.
 
 math-verify looks for "final answer", then for boxes, then elsewhere. So one box that it can parse is the answer, whatever stands
-around it; and a number, a polynomial or square roots in it can be compared with the reference exactly, without sympy.
+around it; and a number, a polynomial, roots or π in it can be compared with the reference exactly, without sympy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def box_of(completion: str) -> str | None:
 
 
 def plainly_equal(box: str, answer: str) -> bool | None:
-    """math-verify's judgement of ``\\boxed{box}`` where no mathematics is needed: numbers, polynomials and square roots.
+    """math-verify's judgement of ``\\boxed{box}`` where no mathematics is needed: numbers, polynomials, roots and π.
 
     None where it is to be asked: other notations, and decimals that are not exactly equal, which it compares after rounding.
     """

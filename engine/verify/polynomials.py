@@ -1,33 +1,37 @@
-"""Polynomials in letters and square roots of whole numbers, written plainly or in simple LaTeX, as exact normal forms.
+"""Polynomials in letters, π and roots of whole numbers, written plainly or in simple LaTeX, as exact normal forms.
 
-``2(x + 3)``, ``\\frac{x^{2}}{2} - 1``, ``3 \\cdot 7``, ``\\frac{3}{\\sqrt{8}} + 1``. What another reader could take for something else (a letter that is also a
-unit or a constant, ``x(y)``, ``2\\frac{1}{2}``, ``2/3x``, ``x^12``, decimals, which are compared after rounding) is none. Standard
-library only; the work is bounded.
+``2(x + 3)``, ``\\frac{x^{2}}{2} - 1``, ``3 \\cdot 7``, ``\\frac{3}{\\sqrt{8}} + 1``, ``\\frac{\\pi}{4}``, ``2\\sqrt[3]{16}``. What another
+reader could take for something else (a letter that is also a unit or a constant, ``x(y)``, ``2\\frac{1}{2}``, ``2/3x``,
+``x^12``, decimals, which are compared after rounding) is none. Standard library only; the work is bounded.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 
 from engine.verify import equations
 
-Monomial = tuple[tuple[str, int], ...]
-"""(letter, power) by letter; empty for the constant. A square root is ``(ROOT, what it is of)``, a number without a square
-in it; there is one at most, for two make a factor and a third."""
+Monomial = tuple[tuple[str, int | Fraction], ...]
+"""(base, power) by base; empty for the constant. A base is a letter, π or, in digits, a prime: its power is a fraction
+between 0 and 1, a root. Products of such roots are independent over the rationals (A. S. Besicovitch, "On the linear
+independence of fractional powers of integers", 1940) and π is transcendental, so two forms are equal only if alike."""
 Polynomial = dict[Monomial, Fraction]
 """Monomial -> its coefficient, which is never 0."""
-ROOT = "\u221a"
+PI = "\u03c0"
 LONGEST, MOST_TERMS, HIGHEST, LONGEST_NUMBER, MOST_BITS = 120, 40, 9, 6, 200
 LETTERS = "abknpqruvwxyz"
 """Not c, d, e, f, g, h, i, j, l, m, o, s, t: units, constants, functions or differentials to math-verify."""
-SQUARE_ROOT = re.compile(rf"\\sqrt(?:\{{(\d{{1,{LONGEST_NUMBER}}})\}}| ?(\d)(?!\d))")
-LARGEST_ROOT, MOST_ROOTS = 10**12, 20
+CONSTANT = re.compile(
+    rf"\\sqrt(?:\[([2-9])\])?(?:\{{(\d{{1,{LONGEST_NUMBER}}})\}}| ?(\d)(?!\d))|\\pi(?![A-Za-z]| *[_(])"
+)
+MOST_CONSTANTS = 20
 FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 POWER = re.compile(r"\^\{(\d)\}")
 PLAIN = re.compile(rf"[\dA-Z{LETTERS}+\-*/^() ]+")
-"""Capitals stand for square roots here; those of the text itself are refused."""
+"""Capitals stand for roots and π here; those of the text itself are refused."""
 AMBIGUOUS = re.compile(
     rf"\d{{{LONGEST_NUMBER + 1}}}|\^\d\d|[a-z] ?\(|\) ?[\da-z]|\) ?\( ?\d+ ?\)|\( ?\d+ ?\) ?\(|[a-z] ?\d|\d +\d"
     r"|[*/^+-] *[*/^+]|- *-|\^ *[^\d]"
@@ -40,16 +44,17 @@ def polynomial(text: str) -> Polynomial | None:
     text = text.strip()
     if len(text) > LONGEST or re.search(r"[A-Z]|[\d)}] *\\[dt]?frac", text):
         return None
-    roots: dict[str, tuple[int, int]] = {}
+    constants: dict[str, Polynomial] = {}
 
     def capital(found: re.Match[str]) -> str:
-        name = chr(ord("A") + len(roots))
-        roots[name] = without_squares(int(found[1] or found[2]))
+        name = chr(ord("A") + len(constants))
+        under = found[2] or found[3]
+        constants[name] = {((PI, 1),): Fraction(1)} if under is None else root(int(under), int(found[1] or 2))
         return f" {name} "
 
-    if text.count("\\sqrt") > MOST_ROOTS:
+    if text.count("\\sqrt") + text.count("\\pi") > MOST_CONSTANTS:
         return None
-    text = SQUARE_ROOT.sub(capital, text)
+    text = CONSTANT.sub(capital, text)
     text = text.replace("\\left", "").replace("\\right", "").replace("\\cdot", "*").replace("\\times", "*")
     if "/" in text and not re.fullmatch(r"-?\d+/\d+", text):
         return None
@@ -57,48 +62,55 @@ def polynomial(text: str) -> Polynomial | None:
     if not PLAIN.fullmatch(text) or AMBIGUOUS.search(text):
         return None
     tree = equations.parse(text)
-    return None if tree is None else _expand(tree, roots)
+    return None if tree is None else _expand(tree, constants)
 
 
-def without_squares(number: int) -> tuple[int, int]:
-    """``(a, b)`` with a²·b = number and no square in b; (0, 1) for 0."""
+def root(number: int, index: int) -> Polynomial:
+    """The positive ``index``-th root of a whole number, at most LONGEST_NUMBER digits long."""
     if number == 0:
-        return 0, 1
-    outside, inside, factor = 1, number, 2
-    while factor * factor <= inside:
-        while inside % (factor * factor) == 0:
-            inside //= factor * factor
-            outside *= factor
+        return {}
+    powers: dict[str, int | Fraction] = {}
+    factor, rest = 2, number
+    while rest > 1:
+        factor = factor if factor * factor <= rest else rest
+        while rest % factor == 0:
+            rest //= factor
+            powers[str(factor)] = powers.get(str(factor), 0) + Fraction(1, index)
         factor += 1
-    return outside, inside
+    monomial, outside = _normal(powers)
+    return {monomial: outside}
 
 
 def values(one: Polynomial) -> dict[Monomial, list[float]]:
-    """What each monomial of letters is multiplied with: the summands' values, one for each square root."""
+    """What each monomial of letters is multiplied with: the summands' values, one for each product of roots and π."""
     found: dict[Monomial, list[float]] = {}
     for monomial, factor in one.items():
-        root = next((number for letter, number in monomial if letter == ROOT), 1)
-        letters = tuple(part for part in monomial if part[0] != ROOT)
-        found.setdefault(letters, []).append(float(factor) * math.sqrt(root))
+        value = float(factor)
+        for base, power in monomial:
+            value *= math.pi**power if base == PI else int(base) ** float(power) if base.isdigit() else 1.0
+        found.setdefault(tuple(part for part in monomial if _is_letter(part[0])), []).append(value)
     return found
+
+
+def _is_letter(base: str) -> bool:
+    return base != PI and not base.isdigit()
 
 
 def is_symbol(one: Polynomial) -> bool:
     """One letter and nothing else."""
-    return len(one) == 1 and next(iter(one.items()))[1] == 1 and [power for _, power in next(iter(one))] == [1]
+    if len(one) != 1:
+        return False
+    ((monomial, factor),) = one.items()
+    return factor == 1 and [power for base, power in monomial if _is_letter(base)] == [1] == [p for _, p in monomial]
 
 
-def _expand(tree: equations.Tree, roots: dict[str, tuple[int, int]]) -> Polynomial | None:
+def _expand(tree: equations.Tree, constants: dict[str, Polynomial]) -> Polynomial | None:
     if isinstance(tree, Fraction):
         return {(): tree} if tree else {}
     if isinstance(tree, str):
-        if tree not in roots:
-            return {((tree, 1),): Fraction(1)}
-        outside, inside = roots[tree]
-        root: Monomial = ((ROOT, inside),) if inside > 1 else ()
-        return {root: Fraction(outside)} if outside else {}
+        return constants.get(tree, {((tree, 1),): Fraction(1)})
     sign, left, right = tree
-    a, b = _expand(left, roots), _expand(right, roots)
+    a, b = _expand(left, constants), _expand(right, constants)
     if a is None or b is None:
         return None
     if sign in "+-":
@@ -118,15 +130,14 @@ def _expand(tree: equations.Tree, roots: dict[str, tuple[int, int]]) -> Polynomi
 
 
 def _inverse(one: Polynomial) -> Polynomial | None:
-    """Of a number, or a number times a square root: 1/√n is √n/n. None of anything else."""
+    """Of a number, or a number times roots: 1/√n is √n/n. None of anything else."""
     if len(one) != 1:
         return None
     ((monomial, factor),) = one.items()
-    if monomial == ():
-        return {(): 1 / factor}
-    if len(monomial) == 1 and monomial[0][0] == ROOT:
-        return {monomial: 1 / (factor * monomial[0][1])}
-    return None
+    if not all(base.isdigit() for base, _ in monomial):
+        return None
+    inverse, outside = _normal({base: -power for base, power in monomial})
+    return {inverse: outside / factor}
 
 
 def _sum(a: Polynomial, b: Polynomial, sign: int) -> Polynomial:
@@ -141,9 +152,11 @@ def _product(a: Polynomial, b: Polynomial) -> Polynomial | None:
     total: Polynomial = {}
     for one, factor in a.items():
         for other, times in b.items():
-            monomial, outside = _together(dict(one), other)
-            letters = sum(power for letter, power in monomial if letter != ROOT)
-            if letters > HIGHEST or any(letter == ROOT and of > LARGEST_ROOT for letter, of in monomial):
+            powers = dict(one)
+            for base, power in other:
+                powers[base] = powers.get(base, 0) + power
+            monomial, outside = _normal(powers)
+            if sum(power for base, power in monomial if not base.isdigit()) > HIGHEST:
                 return None
             total[monomial] = total.get(monomial, Fraction(0)) + factor * times * outside
     sizes = [max(abs(factor.numerator), factor.denominator).bit_length() for factor in total.values()]
@@ -152,16 +165,13 @@ def _product(a: Polynomial, b: Polynomial) -> Polynomial | None:
     return {monomial: factor for monomial, factor in total.items() if factor}
 
 
-def _together(powers: dict[str, int], other: Monomial) -> tuple[Monomial, int]:
-    """``(monomial, factor)`` of two monomials: √(ac) · √(bc) = c√(ab)."""
-    outside = 1
-    for letter, power in other:
-        if letter != ROOT:
-            powers[letter] = powers.get(letter, 0) + power
-            continue
-        of = powers.pop(ROOT, 1)
-        outside = math.gcd(of, power)
-        inside = of * power // outside**2
-        if inside > 1:
-            powers[ROOT] = inside
-    return tuple(sorted(powers.items())), outside
+def _normal(powers: Mapping[str, int | Fraction]) -> tuple[Monomial, Fraction]:
+    """``(monomial, factor)``: the whole part of a prime's power goes into the factor."""
+    outside, inside = Fraction(1), []
+    for base, power in sorted(powers.items()):
+        if base.isdigit():
+            whole = math.floor(power)
+            outside, power = outside * Fraction(int(base)) ** whole, power - whole
+        if power:
+            inside.append((base, power))
+    return tuple(inside), outside

@@ -22,12 +22,13 @@ LAB_STEP = 0.9
 WANTED_SHARE, WANTED_CALLS = 0.05, 60
 ROOTS = "With {r} in mind it is \\[ \\boxed{{\\sqrt{{2}} \\cdot {a} + 1}} \\]"
 CUBES = ROOTS.replace("sqrt", "sqrt[3]")
+LOGARITHMS = "With {r} in mind it is \\[ \\boxed{{1 + {a} \\cdot \\ln 2}} \\]"
 
 
 def times(verifier: Verifier, completions: list[list[str]], answers: list[list[str]]) -> tuple[list[float], float]:
     """Seconds of each round, and CPU milliseconds of one completion with all processes, which a busy machine changes
     least. The rounds' completions and answers differ, so that nothing is remembered from one to the next."""
-    verifier.verify([""] * 4, [f"\\boxed{{\\sqrt[3]{{{i}}}}}" for i in range(4)], ["x"] * 4)  # the workers start
+    verifier.verify([""] * 4, [f"\\boxed{{\\ln {i + 2}}}" for i in range(4)], ["x"] * 4)  # the workers start
     found = []
     used = cpu_seconds()
     for one, wanted in zip(completions, answers, strict=True):
@@ -62,8 +63,9 @@ def rows() -> list[str]:
         "math": ("math", "Of {r} the result is \\boxed{{\\frac{{{b}}}{{2}}}}.", "{a}", COMPLETIONS),
         "math (an expression)": ("math", "So ${r} > x$: $\\boxed{{2x + {b}}}$.", "2(x+{a})", COMPLETIONS),
         "math (square roots)": ("math", ROOTS, "{a}\\sqrt{{2}} + 1", COMPLETIONS),
-        "math (by sympy, 64 answers)": ("math", CUBES, "{a}\\sqrt[3]{{2}} + 1", COMPLETIONS),
-        "math (by sympy, 8 answers)": ("math", CUBES, "{a}\\sqrt[3]{{2}} + 1", 8),
+        "math (cube roots)": ("math", CUBES, "{a}\\sqrt[3]{{2}} + 1", COMPLETIONS),
+        "math (by sympy, 64 answers)": ("math", LOGARITHMS, "{a}\\ln 2 + 1", COMPLETIONS),
+        "math (by sympy, 8 answers)": ("math", LOGARITHMS, "{a}\\ln 2 + 1", 8),
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, (kind, form, wanted, distinct) in forms.items():

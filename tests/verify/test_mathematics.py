@@ -7,7 +7,7 @@ import random
 import pytest
 
 from engine.verify.boxes import box_of, plainly_equal
-from engine.verify.polynomials import ROOT, polynomial
+from engine.verify.polynomials import PI, polynomial
 from engine.verify.registry import open_verifier
 
 NUMBERS = ["42", "-42", "0", "042", "42.0", "41.9999999", "\\frac{84}{2}", "-\\frac{84}{2}", "\\frac{1}{3}", "0.3333333", "\\dfrac{2}{6}"]  # fmt: skip
@@ -129,32 +129,42 @@ def test_random_polynomials_are_compared_as_math_verify_does():
 def _random_root(draw, depth=0):
     kind = draw.choice("nrrrp+-*fg" if depth < 2 else "nr")
     below = lambda: _random_root(draw, depth + 1)  # noqa: E731
-    number = draw.choice([2, 3, 4, 5, 6, 8, 12, 18, 50, 72])
+    number = draw.choice([2, 3, 4, 5, 6, 8, 12, 16, 18, 50, 54, 72])
+    root = draw.choice(["\\sqrt", "\\sqrt", "\\sqrt[3]", "\\sqrt[4]"])
     if kind == "n":
         return str(draw.randint(0, 9))
     if kind == "r":
-        return draw.choice([f"\\sqrt{{{number}}}", f"{draw.randint(2, 9)}\\sqrt{{{number}}}", "\\sqrt 2", "x\\sqrt{3}"])
+        others = ["\\sqrt 2", "x\\sqrt{3}", "\\pi", "4\\pi^2", "x\\pi"]
+        return draw.choice([f"{root}{{{number}}}", f"{draw.randint(2, 9)}{root}{{{number}}}", *others])
     if kind == "p":
         return f"({below()})^2"
     if kind == "*":
         return f"({below()}) \\cdot ({below()})"
     if kind == "f":
-        return f"\\frac{{{draw.choice(['', '2'])}\\sqrt{{{number}}}}}{{{draw.randint(1, 9)}}}"
+        above = draw.choice([f"{root}{{{number}}}", "\\pi"])
+        return f"\\frac{{{draw.choice(['', '2'])}{above}}}{{{draw.randint(1, 9)}}}"
     if kind == "g":
-        return f"\\frac{{{draw.randint(1, 9)}}}{{{draw.choice(['', '3'])}\\sqrt{{{number}}}}}"
+        return f"\\frac{{{draw.randint(1, 9)}}}{{{draw.choice(['', '3'])}{root}{{{number}}}}}"
     return f"{below()} {kind} {below()}"
+
+
+def _power(base, power):
+    if not base.isdigit():
+        name = base.replace(PI, "\\pi")
+        return f"{name}^{{{power}}}"
+    return f"\\sqrt[{power.denominator}]{{{int(base) ** power.numerator}}}"
 
 
 def _written_out(one):
     """Another way to write the same, a fraction for each coefficient."""
     return " + ".join(
         f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}"
-        + "".join(f" \\cdot \\sqrt{{{n}}}" if letter == ROOT else f" \\cdot {letter}^{{{n}}}" for letter, n in monomial)
+        + "".join(f" \\cdot {_power(base, power)}" for base, power in monomial)
         for monomial, factor in one.items()
     )  # fmt: skip
 
 
-def test_random_square_roots_are_compared_as_math_verify_does():
+def test_random_roots_are_compared_as_math_verify_does():
     draw, compared, equal = random.Random(9), 0, 0
     for _ in range(80):
         text = _random_root(draw)
@@ -171,9 +181,18 @@ def test_random_square_roots_are_compared_as_math_verify_does():
 
 def test_roots_whose_values_only_seem_equal_are_left_to_math_verify():
     assert plainly_equal("\\sqrt{2}", "\\frac{1393}{985}") is None  # they differ in the seventh decimal
-    assert plainly_equal("\\sqrt{2}", "\\frac{17}{12}") is False
+    assert plainly_equal("\\pi", "\\frac{355}{113}") is None
+    assert plainly_equal("\\sqrt{2}", "\\frac{17}{12}") is plainly_equal("\\pi", "\\frac{22}{7}") is False
+    assert (
+        plainly_equal("\\frac{1}{\\sqrt[3]{4}} \\cdot \\sqrt 2", "\\frac{\\sqrt[6]{32}}{2}") is True
+    )  # 2 to 1/2 - 2/3
     for text in (
-        "\\sqrt[3]{8}",
+        "\\sqrt[12]{8}",
+        "\\sqrt[n]{8}",
+        "\\sqrt[3]{-8}",
+        "\\pi(2)",
+        "\\pi_1",
+        "\\frac{1}{\\pi}",
         "\\sqrt{x}",
         "\\sqrt{-4}",
         "\\sqrt 23",
@@ -212,9 +231,9 @@ def test_the_same_box_and_answer_are_looked_at_once(tmp_path):
     call = verifier._workers.call
     verifier._workers.call = lambda questions: asked.append(len(set(questions))) or call(questions)
     try:
-        texts = [f"{i}: $\\boxed{{\\sqrt[3]{{16}}}}$" for i in range(6)]
+        texts = [f"{i}: $\\boxed{{\\log_2 8}}$" for i in range(6)]
         for _ in range(2):
-            assert [one.reward for one in verifier.verify([""] * 6, texts, ["2\\sqrt[3]{2}"] * 6)] == [1.0] * 6
+            assert [one.reward for one in verifier.verify([""] * 6, texts, ["3"] * 6)] == [1.0] * 6
     finally:
         verifier.close()
     assert asked == [1, 0, 0, 0]
