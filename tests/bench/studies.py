@@ -35,10 +35,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Point:
-    """What a full evaluation measured at a step."""
+    """What a full evaluation measured at a step. ``generated``: tokens in a row's completions until then, a mean over the
+    rows of a step; 0 where nothing is generated."""
 
     step: int
     figures: dict[str, float]
+    generated: float = 0.0
 
 
 def curve(arm: Arm, seed: int, folder: Path) -> list[Point]:
@@ -47,16 +49,14 @@ def curve(arm: Arm, seed: int, folder: Path) -> list[Point]:
     settings = [f"stages.{last}.{change}" for change in arm.changes] + [f"seed={seed}", "on_gate_fail=warn"]
     run = run_to_end(folder / f"{arm.name}-{seed}", arm.recipe, settings)
     folder = run.output_folder(last).parent / "evaluations"
+    stage = run.state().stages[last]
+    lengths = stage.series.get("completion_length")
     points = []
     for path in sorted([folder / "before.json", *folder.glob("step-*.json"), folder / "after.json"]):
-        step = (
-            0
-            if path.stem == "before"
-            else int(path.stem[5:])
-            if path.stem != "after"
-            else run.state().stages[last].steps_total
-        )
-        points.append(Point(step, {one["name"]: one["value"] for one in json.loads(path.read_text())}))
+        step = 0 if path.stem == "before" else int(path.stem[5:]) if path.stem != "after" else stage.steps_total
+        figures = {one["name"]: one["value"] for one in json.loads(path.read_text())}
+        pairs = zip(lengths.steps, lengths.values, strict=True) if lengths else ()
+        points.append(Point(step, figures, sum(value for at, value in pairs if at <= step)))
     return sorted(points, key=lambda point: point.step)
 
 
@@ -120,7 +120,10 @@ def _missing_last(value: float | None) -> float:
 
 
 def rlvr_study(folder: Path, seeds: int) -> None:
-    """Both take the library's RLVR recipe; GRPO has the answer's reward alone, from the same verifier."""
+    """Both take the library's RLVR recipe; GRPO has the answer's reward alone, from the same verifier.
+
+    Compared at each evaluation of the one that had generated fewer tokens by then, the other's curve in a straight line.
+    """
     steps = (
         "steps=150",
         "evaluation.every=50",
@@ -131,13 +134,32 @@ def rlvr_study(folder: Path, seeds: int) -> None:
     same = (*steps, "process_weight=0.5", "outcome_weight=1.0")
     outcome = (*steps, "process_weight=0", "outcome_weight=1.0")
     arms = (Arm("grpo", "rlvr", outcome), Arm("rlvr", "rlvr", same))
-    print("| step | figure | outcome only | RLVR | RLVR higher in |\n|---|---|---|---|---|")
+    print("| step | tokens | figure | outcome only | RLVR | RLVR higher in |\n|---|---|---|---|---|---|")
     curves = {arm: [curve(arm, seed, folder) for seed in range(seeds)] for arm in arms}
+    rows = next(stage.batch_size for stage in load_recipe("rlvr").recipe.stages[::-1] if stage.method == "rlvr")
     for place, point in enumerate(curves[arms[0]][0]):
+        tokens = [min(a[place].generated, b[place].generated) for a, b in zip(*curves.values(), strict=True)]
         for figure in ("final_correctness", "step_correctness", "length_ratio"):
-            one, other = ([points[place].figures.get(figure, 1.0) for points in curves[arm]] for arm in arms)
+            one, other = (
+                [at_tokens(points, at, figure) for points, at in zip(curves[arm], tokens, strict=True)] for arm in arms
+            )
             higher = f"{sum(b > a for a, b in zip(one, other, strict=True))} of {len(one)}"
-            print(f"| {point.step} | {figure} | {said(one, 100, '.1f')} | {said(other, 100, '.1f')} | {higher} |")
+            spent = f"{rows * statistics.mean(tokens) / 1000:.0f}k"
+            print(
+                f"| {point.step} | {spent} | {figure} | {said(one, 100, '.1f')} | {said(other, 100, '.1f')} | {higher} |"
+            )
+
+
+def at_tokens(points: Sequence[Point], tokens: float, figure: str) -> float:
+    """``figure`` where the curve has generated so many tokens, between two evaluations in a straight line."""
+    one, other = points[0], points[0]
+    for other in points:
+        if other.generated >= tokens:
+            break
+        one = other
+    a, b = (point.figures.get(figure, 1.0) for point in (one, other))
+    share = (tokens - one.generated) / (other.generated - one.generated) if other.generated > one.generated else 0.0
+    return a + share * (b - a)
 
 
 def main() -> None:
