@@ -10,7 +10,7 @@ import os
 import pytest
 import torch
 
-from engine.backends.pytorch.device import pick_device, same_bits
+from engine.backends.pytorch.device import in_fixed_order, pick_device
 from engine.backends.pytorch.sft import LinkedSFTTrainer
 from tests.in_process import run_here
 from tests.real_run import RECIPE
@@ -25,19 +25,19 @@ def as_on_cuda(monkeypatch):
 
 
 def test_a_fixed_order_is_asked_for_within_and_put_back(as_on_cuda):
-    with same_bits():
+    with in_fixed_order():
         assert (
             torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
         )
         assert not torch.utils.deterministic.fill_uninitialized_memory
-        with same_bits(False):  # while a group is sampled
+        with in_fixed_order(False):  # while a group is sampled
             assert not torch.are_deterministic_algorithms_enabled()
         assert torch.are_deterministic_algorithms_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_on_a_cpu_nothing_is_asked_for():
-    with same_bits():
+    with in_fixed_order():
         assert not torch.are_deterministic_algorithms_enabled()
 
 
@@ -51,8 +51,8 @@ def test_a_model_that_cannot_sum_in_a_fixed_order_trains_all_the_same(tmp_path, 
     tried = []
 
     def step(self, model, inputs, *args, **kwargs):
-        tried.append(self._same_bits)
-        if self._same_bits:
+        tried.append(self._fixed_order)
+        if self._fixed_order:
             raise RuntimeError(
                 "sum_backward_cuda does not have a deterministic implementation, but you set … . You can"
             )
@@ -73,7 +73,7 @@ def test_the_recipe_decides(fixed, tmp_path, monkeypatch, capfd):
     probe = LinkedSFTTrainer._probe_step
 
     def step(self, *args, **kwargs):
-        tried.append(self._same_bits)
+        tried.append(self._fixed_order)
         probe(self, *args, **kwargs)
 
     monkeypatch.setattr(LinkedSFTTrainer, "_probe_step", step)

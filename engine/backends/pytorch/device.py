@@ -41,7 +41,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def same_bits(wanted: bool = True) -> Iterator[None]:
+def in_fixed_order(wanted: bool = True) -> Iterator[None]:
     """Within, CUDA kernels that add up in a fixed order, so that a resumed run ends in the bits of an undisturbed one.
 
     Without it, attention's backward sums by atomic additions, in the order of the moment. An operation that has no such

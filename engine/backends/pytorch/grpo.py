@@ -29,7 +29,7 @@ from engine.backends.groups import (
     told_of,
 )
 from engine.backends.interface import TrainingLink
-from engine.backends.pytorch.device import same_bits
+from engine.backends.pytorch.device import in_fixed_order
 from engine.backends.pytorch.divergence import (
     captured_hidden_states,
     predicting_positions,
@@ -121,7 +121,7 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
             limit = self.max_completion_length
             config = copy.deepcopy(self.generation_config)
             config.min_new_tokens, config.max_new_tokens = limit, limit
-            with self.policy.weights("policy") as policy, same_bits(False):
+            with self.policy.weights("policy") as policy, in_fixed_order(False):
                 policy.generate(prompts, attention_mask=torch.ones_like(prompts), generation_config=config)
         with self.compute_loss_context_manager():
             loss = self.compute_loss(model, inputs)

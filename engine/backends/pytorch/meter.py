@@ -31,7 +31,7 @@ class Meter(TorchDispatchMode):
 
     PyTorch takes cuBLAS workspaces from the same allocator, one for each thread that multiplies: the first matrix
     product of the forward and of the backward each request one. ``fixed_order``: of the size that a fixed order of sums
-    needs (``engine.backends.pytorch.device.same_bits``).
+    needs (``engine.backends.pytorch.device.in_fixed_order``).
     """
 
     def __init__(

@@ -199,7 +199,7 @@ def half_to_float_softmax(input: torch.Tensor, dim: int, *args: Any, dtype: Any 
 @contextlib.contextmanager
 def cuda_kernels(compute_capability: int, fixed_order: bool = False) -> Iterator[None]:
     """While open, operations that have another form on CUDA than on the CPU take CUDA's. ``fixed_order``: those that sum in
-    the same order each time (``engine.backends.pytorch.device.same_bits``)."""
+    the same order each time (``engine.backends.pytorch.device.in_fixed_order``)."""
     import transformers.masking_utils as masking
     import trl.kernels.chunked_divergence as divergence
     import trl.kernels.chunked_logprob as logprob

@@ -14,7 +14,7 @@ import torch
 from transformers import PrinterCallback
 
 from engine.backends.interface import TrainingLink
-from engine.backends.pytorch.device import peak_memory_mib, same_bits
+from engine.backends.pytorch.device import in_fixed_order, peak_memory_mib
 from engine.backends.pytorch.heads import add_small_head
 from engine.backends.pytorch.policy import TorchPolicy
 
@@ -85,14 +85,14 @@ class LinkedTrainer:
     _last_time = 0.0
     _tokens = 0
     _probed = False
-    _same_bits = True
+    _fixed_order = True
     """Whether each step sums in a fixed order: as the recipe wants it, and not where the model has an operation that cannot."""
 
     def train_linked(self, link: TrainingLink, policy: TorchPolicy) -> None:
         """Train to the last step, or until a stop is requested; from the newest valid checkpoint if there is one."""
         self.link = link
         self.policy = policy
-        self._same_bits = policy.settings.fixed_order
+        self._fixed_order = policy.settings.fixed_order
         policy.drop_needless_reference()
         temperature = getattr(self, "temperature", 1.0)
         add_small_head(policy.model, self.head_outputs, temperature)
@@ -112,18 +112,17 @@ class LinkedTrainer:
             self._probe_memory(model, *args, **kwargs)
         self._tokens += self.tokens_in(inputs)
         try:
-            with same_bits(self._same_bits):
+            with in_fixed_order(self._fixed_order):
                 return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         except RuntimeError as error:
-            if not self._same_bits or not has_no_order(error):
+            if not self._fixed_order or not has_no_order(error):
                 raise
             # Found by the probe where there is one; several ranks have none.
             raise RuntimeError(f"{first_sentence(error)}; `fixed_order: false` in the recipe trains without") from error
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        with same_bits(
-            False
-        ):  # here groups are sampled: nothing is summed by atomic additions, and some of it is refused
+        # Here groups are sampled: nothing is summed by atomic additions, and some of it is refused.
+        with in_fixed_order(False):
             return super()._prepare_inputs(inputs)  # type: ignore[misc]
 
     def tokens_in(self, inputs: Any) -> int:
@@ -157,12 +156,12 @@ class LinkedTrainer:
         began = time.perf_counter()
         with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
             try:
-                with same_bits(self._same_bits):
+                with in_fixed_order(self._fixed_order):
                     self._probe_step(model, inputs, *args, **kwargs)
             except RuntimeError as error:
                 if not has_no_order(error):
                     raise
-                self._same_bits = False
+                self._fixed_order = False
                 model.zero_grad(set_to_none=True)
                 told_so = f"a resume may end in other bits than an undisturbed run: {first_sentence(error)}"
                 print(told_so, flush=True)
