@@ -76,6 +76,8 @@ class Settings:
     lora_targets: str | list[str] = "all-linear"
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
+    fixed_order: bool = True
+    """``stage`` only: CUDA's sums in a fixed order, which takes some workspace more."""
     optimizer: str = "adamw"
     batch_size: int = 1
     accumulation: int = 1
@@ -214,6 +216,7 @@ def from_stage(recipe: Any, stage: Any, *, inherited_adapter: bool, dtype: str, 
         "accumulation": getattr(stage, "accumulation", 1),
         "length": getattr(stage, "max_length", 1024),
         "attention": "eager" if recipe.attention == "eager" else "sdpa",
+        "fixed_order": recipe.fixed_order,
         "padded": (batch > 1 and not free) or method in PAIRS,
         "padding_free": free,
         "group_size": getattr(stage, "group_size", None) or getattr(stage, "num_generations", None) or 8,

@@ -312,6 +312,19 @@ def test_a_model_that_caps_its_attentions_scores_is_traced_as_it_is_loaded():
     assert trace(**Trace(from_config(config, "gemma2"), wanted, 80).description)["allocated_mib"] > 0
 
 
+def test_a_fixed_order_of_sums_takes_memory_that_giving_it_up_spares():
+    """One head: each block of keys has queries' gradients of its own until they are summed."""
+    config = {
+        "model_type": "llama", "hidden_size": 256, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "num_key_value_heads": 1, "vocab_size": 128, "max_position_embeddings": 4096,
+    }  # fmt: skip
+    found = {}
+    for order in (True, False):
+        wanted = read_settings({"loop": "stage", "length": 1024, "fixed_order": order})
+        found[order] = trace(**Trace(from_config(config, "tiny"), wanted, 80).description)["allocated_mib"]
+    assert found[False] < found[True]
+
+
 def test_a_trace_is_kept_by_its_content_and_can_be_cancelled(home):
     model, settings = find_model("lab-nano"), read_settings({"loop": "stage", "length": 64})
     first = Trace(model, settings, 80)

@@ -107,10 +107,11 @@ def _peaks(
 def _recorded(config: dict[str, Any], settings: dict[str, Any], compute_capability: int) -> Recording:
     recording = Recording()
     ours = settings["loop"] == "stage"
-    cuda = cuda_kernels(compute_capability, fixed_order=ours)
+    ordered = ours and settings["fixed_order"]
+    cuda = cuda_kernels(compute_capability, fixed_order=ordered)
     with _collected(), FakeTensorMode(allow_non_fake_inputs=True), _fake_friendly(), cuda:
         traced = Traced(config, settings)
-        meter = Meter(recording, compute_capability, fixed_order=ours)
+        meter = Meter(recording, compute_capability, fixed_order=ours)  # a stage sets it always
         with meter:
             traced.load(recording)
             recording.mark("loading")
