@@ -84,7 +84,9 @@ def changed_sources(run: RunDirectory) -> list[str]:
 def _check_backend(loaded: LoadedRecipe) -> None:
     """What ``backend: auto`` comes to on this machine may lack what the recipe asks for."""
     recipe, where = loaded.recipe, str(loaded.path or "recipe")
-    problems = mlx_lacks(recipe.stages, resolve(recipe.backend), recipe.processes, where, {}, recipe.attention)
+    problems = mlx_lacks(
+        recipe.stages, resolve(recipe.backend), recipe.processes, where, {}, recipe.attention, recipe.fixed_order
+    )
     if problems:
         raise InputError(problems)
 

@@ -58,6 +58,9 @@ def test_what_auto_comes_to_is_refused_before_a_run_is_created(tmp_path, monkeyp
     loaded(tmp_path, "processes: 2", PAIRS)
     with pytest.raises(InputError, match="stage 3 .dpo."):
         create.create_run(load_recipe(str(tmp_path / "r.yaml")))
+    loaded(tmp_path, "fixed_order: false")
+    with pytest.raises(InputError, match="`fixed_order`.*`false` with MLX"):
+        create.create_run(load_recipe(str(tmp_path / "r.yaml")))
     assert not (tmp_path / "home").exists()
 
 

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from recipes.errors import InputError, Problem
-from recipes.mlx import ACCEPTED, IN_SEVERAL
+from recipes.mlx import ACCEPTED, IN_SEVERAL, Lack, kernel_lacks, stage_lacks
 
 
 def check_stage(stage: Any) -> None:
     """Raises InputError naming every setting that this backend cannot follow."""
-    problems = []
-    if getattr(stage, "optimizer", "adamw") != "adamw":
-        found = f"`{stage.optimizer}`: bitsandbytes, which MLX does not have"
-        accepted = "`adamw` (with an adapter its moments are small anyhow), or `backend: pytorch`"
-        problems.append(Problem("recipe", None, "optimizer", found, accepted))
-    if getattr(stage, "padding_free", False):
-        found = "`true`, but MLX pads the rows of a micro-batch"
-        accepted = "`false` (the losses are the same), or `backend: pytorch`"
-        problems.append(Problem("recipe", None, "padding_free", found, accepted))
-    if problems:
-        raise InputError(problems)
+    _refuse(stage_lacks(stage))
 
 
-def check_kernels(wanted: str, fixed_order: bool) -> None:
-    """Raises InputError for a kernel by name, and for another order of sums: they are PyTorch's."""
-    if not fixed_order:
-        found = "`false`, but MLX has no other order of sums"
-        raise InputError([Problem("recipe", None, "fixed_order", found, "`true`, or `backend: pytorch`")])
-    if wanted != "auto":
-        found = f"`{wanted}`: a kernel of PyTorch's; MLX has one fused attention of its own"
-        raise InputError([Problem("recipe", None, "attention", found, "`auto`, or `backend: pytorch`")])
+def check_kernels(attention: str, fixed_order: bool) -> None:
+    """Raises InputError for a kernel by name, and for another order of sums."""
+    _refuse(kernel_lacks(attention, fixed_order))
+
+
+def _refuse(lacks: Sequence[Lack]) -> None:
+    if lacks:
+        raise InputError([Problem("recipe", None, *lack) for lack in lacks])
 
 
 def check_processes(method: str) -> None:
