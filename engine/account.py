@@ -12,6 +12,9 @@ RECENT = 1000
 """Steps whose memory gauge is looked at: it is the attempt's peak so far."""
 
 
+UNMEASURED = "\u2013"
+
+
 def gate_table(stage: StageState) -> str:
     """Empty without gates."""
     if not stage.gates:
@@ -23,7 +26,7 @@ def gate_table(stage: StageState) -> str:
         if low is None and measured is not None:  # logs of before gates had their interval
             low, high = measured.low, measured.high
         verdict = ("passed" if gate.passed else "**failed**") + (f"; {gate.detail}" if gate.detail else "")
-        shown = f"{figure(float(gate.value))} | {_interval(low, high)} | {limit_words(gate)}"
+        shown = f"{gate_value(gate)} | {_interval(low, high)} | {limit_words(gate)}"
         rows.append(f"| {gate.name} | {shown} | {gate.n} | {verdict} |")
     return "\n".join(rows)
 
@@ -97,6 +100,11 @@ def figure(value: float) -> str:
     if not math.isfinite(value):
         return str(value)
     return f"{value:.4g}"
+
+
+def gate_value(gate: GateEvent) -> str:
+    """The figure; a dash where nothing measured it."""
+    return figure(float(gate.value)) if gate.n or math.isfinite(float(gate.value)) else UNMEASURED
 
 
 def limit_words(gate: GateEvent) -> str:

@@ -11,6 +11,7 @@ from engine.account import (
     figure,
     forecast_words,
     gate_table,
+    gate_value,
     limit_words,
     metric_table,
     sample_words,
@@ -23,7 +24,7 @@ from engine.runs.exitcodes import WORDS
 from engine.runs.files import write_atomically
 from engine.runs.state import RunState, StageState
 
-__all__ = ["clock", "duration", "figure", "limit_words", "write_report"]
+__all__ = ["clock", "duration", "figure", "gate_value", "limit_words", "write_report"]
 
 
 def write_report(run: RunDirectory) -> None:

@@ -109,7 +109,7 @@ def inspect(
     judge_lengths(found)
     if verifier and tally.questions and tally.questions.items:
         found.verifiability = try_verifier(verifier, tally.questions.items)
-        problems, warnings = judge_verifiable(found.verifiability, path)
+        problems, warnings = judge_verifiable(found.verifiability, str(path))
         found.problems += problems
         found.warnings += warnings
     amounts = Amounts(

@@ -13,7 +13,8 @@ from typing import Any
 
 from engine.data.formats import FORMS, Conversation, Form, Preference, Prompt, Question, convert, detect, to_json
 from engine.data.rows import data_files, read_rows
-from engine.data.verifier_files import keep_files, named_files
+from engine.data.verifiable import check_stage
+from engine.data.verifier_files import keep_files, kept_spec, named_files
 from recipes.errors import InputError, Problem
 from recipes.load import LoadedRecipe
 from recipes.methods import cards
@@ -131,8 +132,6 @@ def prepare(loaded: LoadedRecipe, index: int, into: Path) -> Prepared:
     for name in GENERAL:
         if general := general_source(loaded, stage, name):
             _write(into / f"{name}.jsonl", _normal(paths[general], ("prompt", "conversation", "question"), None))
-    if getattr(stage, "verifier", None):
-        keep_files(stage.verifier.model_dump(), paths, into)
     if getattr(stage, "judge", None):
         from engine.verify.judge import load_judge
 
@@ -141,6 +140,11 @@ def prepare(loaded: LoadedRecipe, index: int, into: Path) -> Prepared:
         shutil.copyfile(paths[stage.judge], into / "judge.yaml")
     _write(into / "train.jsonl", rows)
     _write(into / "heldout.jsonl", heldout)
+    if verifier := getattr(stage, "verifier", None):
+        spec = verifier.model_dump()
+        keep_files(spec, paths, into)
+        where = str(loaded.path or "recipe")
+        prepared.warnings += check_stage(stage, index, loaded.recipe.on_gate_fail, where, into, kept_spec(spec))
     return prepared
 
 

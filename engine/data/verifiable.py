@@ -1,20 +1,24 @@
-"""Whether the verifier that is to reward a dataset's answers knows right from wrong: tried on a sample of them."""
+"""Whether the verifier that is to reward a dataset's answers knows right from wrong: tried on a sample before any run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.errors import Problem
+from recipes.errors import InputError, Problem
 
 TRIED = 200
-"""Answers of a random sample that are tried."""
+"""Most answers that are tried."""
 WANTED = 0.8
 """Share of verifiable prompts that GRPO and RLVR want to be exceeded (the source of the methods)."""
 ACCEPTED_WRONG = 0.05
-"""Share of accepted wrong answers over which a run refuses the verifier (engine/stages/rewarded.py)."""
+"""Share of accepted wrong answers over which a verifier is refused: what rewards them teaches them."""
+FILE = "verifiability.json"
+"""Where a stage's data keep what was found when the run was made."""
+LEFT = "`on_gate_fail: warn`, or `gates: {verifiability: null}`"
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,15 @@ class Verifiable:
     failures: list[tuple[str, str, str]]
 
 
-def try_verifier(spec: dict[str, Any], questions: Sequence[tuple[str, str]]) -> Verifiable:
-    """``questions`` are prompts with their answers. Raises InputError for a verifier that cannot be opened."""
+def try_verifier(
+    spec: Mapping[str, Any], questions: Sequence[tuple[str, str]], folder: Path | None = None
+) -> Verifiable:
+    """``questions`` are prompts with their answers, ``folder`` the place of the files that ``spec`` names. Raises
+    InputError for a verifier that cannot be opened."""
     from engine.verify.check import verifiability
     from engine.verify.registry import open_verifier
 
-    verifier = open_verifier(spec, Path.cwd())
+    verifier = open_verifier(dict(spec), folder or Path.cwd())
     try:
         found = verifiability(verifier, [prompt for prompt, _ in questions], [answer for _, answer in questions])
     finally:
@@ -44,17 +51,58 @@ def try_verifier(spec: dict[str, Any], questions: Sequence[tuple[str, str]]) -> 
     return Verifiable(str(spec["kind"]), found.share, found.n, found.accepts_wrong, found.rejects_right, failures)
 
 
-def judge_verifiable(found: Verifiable, path: Path) -> tuple[list[Problem], list[str]]:
-    """Problems, for which a run would refuse to begin, and warnings."""
-    example = f", such as `{found.failures[0][1][:80]}` ({found.failures[0][2]})" if found.failures else ""
+def judge_verifiable(found: Verifiable, where: str, field: str | None = None) -> tuple[list[Problem], list[str]]:
+    """Problems, for which a run refuses to begin, and warnings."""
+    example = f", such as {_examples(found)}" if found.failures else ""
     if found.accepts_wrong > ACCEPTED_WRONG * found.n:
         said = f"answers of which `{found.kind}` takes {found.accepts_wrong} of {found.n} wrong ones for right{example}"
-        return [
-            Problem(str(path), None, None, said, "a verifier that rejects wrong answers, or answers that it can tell")
-        ], []
+        accepted = (
+            "a verifier that rejects wrong answers (look at its pattern, template or file), or answers that it can tell"
+        )
+        return [Problem(where, None, field, said, accepted)], []
     if found.share <= WANTED:
         return [], [
             f"only {found.share:.0%} of the prompts are verifiable by `{found.kind}` (n {found.n}; more than {WANTED:.0%} "
             f"is wanted){example}"
         ]
+    if found.accepts_wrong:
+        said = f"`{found.kind}` takes {found.accepts_wrong} of {found.n} wrong answers for right{example}"
+        return [], [said]
     return [], []
+
+
+def check_stage(
+    stage: Any, index: int, on_gate_fail: str, where: str, folder: Path, spec: Mapping[str, Any]
+) -> list[str]:
+    """Try a stage's verifier on its prepared training rows in ``folder``, and keep what was found there.
+
+    ``spec``: the verifier with its files as they are kept. Returns warnings. Raises InputError for one that accepts wrong
+    answers, and where the gate of verifiability is lost already and would stop the run at the stage's end.
+    """
+    from engine.data.formats import Question
+    from engine.data.prepare import load_rows
+    from engine.data.verifier_files import FOLDER
+
+    rows = [row for row in load_rows(folder / "train.jsonl")[:TRIED] if isinstance(row, Question)]
+    questions = [(row.prompt[-1]["content"], row.answer or "") for row in rows]
+    found = try_verifier(spec, questions, folder / FOLDER)
+    (folder / FILE).write_text(json.dumps(asdict(found)), encoding="utf-8")
+    problems, warnings = judge_verifiable(found, where, f"stages.{index}.verifier")
+    gate = stage.gates.get("verifiability")
+    if not problems and gate is not None and gate.min is not None and found.share < gate.min and on_gate_fail == "stop":
+        said = f"answers of which `{found.kind}` can tell {found.share:.0%} of {found.n}, where the stage's gate wants {gate.min:.0%}"
+        said += f", such as {_examples(found)}" if found.failures else ""
+        accepted = f"answers in a form that it can read, another verifier, or to train all the same: {LEFT}"
+        problems = [Problem(where, None, f"stages.{index}.verifier", said, accepted)]
+    if problems:
+        raise InputError(problems)
+    return warnings
+
+
+def kept(folder: Path) -> Verifiable:
+    """What ``check_stage`` found."""
+    return Verifiable(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+
+
+def _examples(found: Verifiable) -> str:
+    return "; ".join(f"`{completion[:80]}` ({why})" for _, completion, why in found.failures)

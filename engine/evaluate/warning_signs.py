@@ -101,7 +101,7 @@ def _equal(values: Mapping[str, Sequence[float]]) -> Sign | None:
     spread, rewards = values.get("reward_std", ())[-STEPS:], values.get("reward", ())[-STEPS:]
     if len(spread) < STEPS or max(spread) > 1e-6 or max(rewards) - min(rewards) > 1e-6:
         return None
-    text = f"for {STEPS} steps every completion got the same reward ({rewards[-1]:.3g}), so nothing is learned"
+    text = f"for {STEPS} steps with new completions all got the same reward ({rewards[-1]:.3g}), so nothing is learned"
     if rewards[-1] > 0.5:
         return Sign(
             "equal-rewards",

@@ -85,6 +85,11 @@ class KnowingEvaluation(Evaluation):
     def _load(self, name: str) -> list[Question]:
         return [row for row in load_rows(self.context.data / f"{name}.jsonl") if isinstance(row, Question)]
 
+    def unmeasured(self, gate: str) -> str:
+        if gate == "abstention_precision":
+            return "the model never abstained"
+        return super().unmeasured(gate)
+
     def sample_prompts(self) -> Sequence[Conversation]:
         return [list(question.prompt) for question in self.heldout]
 

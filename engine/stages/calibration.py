@@ -5,11 +5,12 @@ from __future__ import annotations
 from engine.data.formats import Question
 from engine.data.prepare import load_rows
 from engine.evaluate.calibration import changes, fit_confidence, measure_calibration
-from engine.evaluate.gates import Limit, decide
+from engine.evaluate.gates import decide
 from engine.evaluate.measurement import rate
 from engine.runs.events import StepEvent
 from engine.stages.context import StageContext
-from engine.stages.evaluation import gate_event, tell
+from engine.stages.evaluation import tell
+from engine.stages.gating import limits_of, settle
 from engine.stages.output import seal_output
 from engine.stages.questions import ask
 
@@ -34,13 +35,8 @@ def run(context: StageContext) -> bool:
     measured = measure_calibration(heldout, settings)
     change = changes(heldout, before, heldout, settings, context.seed_for(1, "bootstrap"))
     tell(context, [*measured, *change], "after", 1)
-    limits = {name: Limit(gate.min, gate.max) for name, gate in stage.gates.items() if gate is not None}
-    results, missing = decide(limits, {one.name: one for one in [accuracy, *measured, *change]})
-    for result in results:
-        context.channel.emit(gate_event(result, 1))
-    for name in missing:
-        context.alert("warning", "not-gated", f"the gate `{name}` was not decided: nothing measured it in this stage")
-    passed = all(result.passed for result in results)
+    results, missing = decide(limits_of(stage.gates), {one.name: one for one in [accuracy, *measured, *change]})
+    results, passed = settle(context, results, dict.fromkeys(missing, "it is no figure of this stage"), 1)
     context.phase("saving", "the confidence settings")
     kept = settings if passed or context.recipe.on_gate_fail != "rollback" else before
     seal_output(context, None, results, passed, confidence=kept)

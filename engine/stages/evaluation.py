@@ -11,16 +11,18 @@ from typing import Any, Literal
 
 from engine.backends.interface import Completion, Conversation, Policy, Probe, Which
 from engine.evaluate.drift import length_ratio, measure_kl
-from engine.evaluate.gates import GateResult, Limit, decide
+from engine.evaluate.gates import GateResult, decide
 from engine.evaluate.measurement import Measurement
-from engine.evaluate.retention import load_suite, measure_suite, retention
+from engine.evaluate.retention import ABLE, load_suite, measure_suite, retention
 from engine.evaluate.warning_signs import GAUGES, KEPT, warning_signs
-from engine.runs.events import GateEvent, MetricEvent, SampleEvent
+from engine.runs.events import MetricEvent, SampleEvent
 from engine.stages.context import StageContext
+from engine.stages.gating import gate_event, limits_of
 from engine.stages.results import Results
 
 When = Literal["before", "during", "after"]
 HISTORY = "history.json"
+NONE_ABLE = f"the model was right on {ABLE:.0%} of no task of the capability suite before"
 REFERENCES: dict[Which, str] = {"start": "kl", "base": "kl_base"}
 
 
@@ -93,7 +95,13 @@ class Evaluation(ABC):
     # ---- when ----------------------------------------------------------------------------------------------------
 
     def before(self) -> list[Measurement]:
-        return self._full("before", 0)
+        measured = self._full("before", 0)
+        for gate in limits_of(self.stage.gates):
+            if why := self.unmeasurable(gate):
+                self.context.alert(
+                    "warning", "no-figure", f"the gate `{gate}` will fail, for nothing can measure it: {why}"
+                )
+        return measured
 
     def after(self) -> list[Measurement]:
         return self._full("after", self.stage.steps)
@@ -143,10 +151,29 @@ class Evaluation(ABC):
 
     # ---- gates ---------------------------------------------------------------------------------------------------
 
-    def gates(self, measured: Sequence[Measurement]) -> tuple[list[GateResult], list[str]]:
-        limits = {name: Limit(gate.min, gate.max) for name, gate in self.stage.gates.items() if gate is not None}
+    def gates(self, measured: Sequence[Measurement]) -> tuple[list[GateResult], dict[str, str]]:
+        """``(results, gate -> why nothing measured it)``. What is excused is in neither."""
         figures = {measurement.name: measurement for measurement in [*measured, *self.derived(measured)]}
-        return decide(limits, figures)
+        results, missing = decide(limits_of(self.stage.gates), figures)
+        return results, {name: self.unmeasured(name) for name in missing if not self.excused(name)}
+
+    def excused(self, gate: str) -> bool:
+        """Whether nothing could measure that gate's figure, and that is no fault."""
+        return False
+
+    def unmeasured(self, gate: str) -> str:
+        """Why nothing measured that gate's figure."""
+        return self.unmeasurable(gate) or "it is no figure of this stage as it is set"
+
+    def unmeasurable(self, gate: str) -> str:
+        """Why nothing will ever measure that gate's figure, as far as it is known before training; else empty."""
+        before = self._stored("before")
+        if gate.startswith("retention") and not retention(before, before):
+            return f"{NONE_ABLE}; `suite:` names another" if self.suite else "there is no capability suite"
+        for which, name in REFERENCES.items():
+            if gate in (name, f"{name}_sequence") and not self._policy().has(which):
+                return "a full fine-tuning has no copy of the model that it is measured against"
+        return ""
 
     def derived(self, measured: Sequence[Measurement]) -> list[Measurement]:
         """Figures that compare with the stage's start, such as gains."""
@@ -217,18 +244,3 @@ def tell(context: StageContext, measured: Sequence[Measurement], when: When, ste
                 detail=one.detail,
             )
         )  # fmt: skip
-
-
-def gate_event(result: GateResult, step: int) -> GateEvent:
-    return GateEvent(
-        name=result.name,
-        value=result.value,
-        min=result.limit.minimum,
-        max=result.limit.maximum,
-        passed=result.passed,
-        n=result.n,
-        step=step,
-        detail=result.detail,
-        low=result.low,
-        high=result.high,
-    )

@@ -38,13 +38,9 @@ class PreferenceEvaluation(Evaluation):
     def sample_prompts(self) -> Sequence[Conversation]:
         return self.prompts
 
-    def gates(self, measured: Sequence[Measurement]):  # noqa: ANN201 - as in the base class
-        results, missing = super().gates(measured)
-        if self.judge is None:  # said once, above
-            missing = [
-                name for name in missing if name not in ("preferred_share_gain", "broken_share", "preferred_share")
-            ]
-        return results, missing
+    def excused(self, gate: str) -> bool:
+        """Without a judge (said once, above) nothing tells what a completion shows."""
+        return self.judge is None and gate in ("preferred_share_gain", "broken_share", "preferred_share")
 
     def measure(self, when: When, step: int) -> list[Measurement]:
         policy = self._policy()

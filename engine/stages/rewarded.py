@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from engine.backends.interface import Completion, Conversation
 from engine.data.formats import Question
 from engine.data.prepare import load_rows
+from engine.data.verifiable import kept
 from engine.data.verifier_files import FOLDER, kept_spec
 from engine.evaluate.drift import mean_length
 from engine.evaluate.measurement import Measurement, mean, rate
@@ -15,21 +16,13 @@ from engine.evaluate.statistics import rising_trend
 from engine.stages.context import StageContext
 from engine.stages.evaluation import Evaluation, When
 from engine.stages.training import run_training_stage
-from engine.verify.check import verifiability
 from engine.verify.interface import Verifier
 from engine.verify.registry import open_verifier
-from recipes.errors import InputError, Problem
 
 SOLVED = 0.9
 """Mean reward from which a step no longer counts for the advantage variance: a solved task has silent groups."""
 QUICK_PROMPTS = 128
 """Held-out prompts that are sampled for one point of the reward's trend."""
-MOST_CHECKED = 200
-"""Questions on which the verifier itself is checked before training."""
-LEAST_VERIFIABILITY = 0.8
-"""What the cards of the methods with rewards ask for; below it the stage says so before it trains."""
-ACCEPTED_WRONG = 0.2
-"""Share of perturbed answers above which a verifier that accepts them is no verifier."""
 
 
 @dataclass(frozen=True)
@@ -59,35 +52,12 @@ class RewardEvaluation(Evaluation):
         return self.prompts
 
     def before(self) -> list[Measurement]:
-        self._check_verifier()
-        return super().before()
-
-    def _check_verifier(self) -> None:
-        """A verifier that accepts wrong answers would be learned by heart; refuse it with examples."""
-        questions = load_questions(self.context, "train")[:MOST_CHECKED]
-        found = verifiability(
-            self.verifier,
-            [question.prompt[-1]["content"] for question in questions],
-            [question.answer or "" for question in questions],
-        )
-        good = round(found.share * found.n)
-        examples = "; ".join(f"`{failure.completion[:80]}` ({failure.why})" for failure in found.failures)
-        place = f"stages.{self.context.index}.verifier"
-        if found.accepts_wrong > ACCEPTED_WRONG * found.n:
-            accepted = "one that rejects wrong answers; look at its pattern, its template or its file"
-            said = f"a verifier that accepts wrong answers in {found.accepts_wrong} of {found.n} cases, such as "
-            raise InputError([Problem(str(self.context.run.recipe), None, place, said + examples, accepted)])
-
-        def told() -> list[Measurement]:  # once, whatever is resumed
-            if found.share < LEAST_VERIFIABILITY:
-                text = (
-                    f"the verifier tells right from wrong on {found.share:.0%} of {found.n} prompts; more than "
-                    f"{LEAST_VERIFIABILITY:.0%} are wanted. Such as {examples}. See `{place}`"
-                )
-                self.context.alert("warning", "verifiability", text)
-            return [rate("verifiability", good, found.n, unit="prompts")]
+        def told() -> list[Measurement]:
+            found = kept(self.context.data)
+            return [rate("verifiability", round(found.share * found.n), found.n, unit="prompts")]
 
         self._tell(self.context.results.measured("verifiability", told), "before", 0)
+        return super().before()
 
     # ---- figures -------------------------------------------------------------------------------------------------
 
@@ -115,7 +85,7 @@ class RewardEvaluation(Evaluation):
 
     def correctness(self, greedy: Sequence[Completion]) -> list[Measurement]:
         verdicts = self.verifier.verify(self.asked, [completion.text for completion in greedy], self.answers)
-        right = sum(verdict.reward >= 1.0 for verdict in verdicts)
+        right = sum(verdict.correctness >= 1.0 for verdict in verdicts)
         return [rate("final_correctness", right, len(verdicts), unit="prompts")]
 
     def _reward(
@@ -133,6 +103,11 @@ class RewardEvaluation(Evaluation):
         texts = [completion.text for completion in samples]
         verdicts = self.verifier.verify(self.asked[:wanted], texts, self.answers[:wanted])
         return mean("reward", [verdict.reward for verdict in verdicts], unit="completions"), samples, prompts
+
+    def excused(self, gate: str) -> bool:
+        """The variance of a task that was solved in every step: its groups are silent."""
+        solved = [values.get("reward", 0.0) >= SOLVED for values in self.history.values()]
+        return gate == "advantage_variance" and bool(solved) and all(solved)
 
     def derived(self, measured: Sequence[Measurement]) -> list[Measurement]:
         before = next(one for one in self._stored("before") if one.name == "reward")
@@ -159,7 +134,7 @@ def run_rewarded(context: StageContext, evaluation: RewardEvaluation) -> bool:
             context,
             evaluation,
             lambda policy: RewardedRows(load_questions(context, "train"), evaluation.verifier),
-            needs_reference=bool(context.stage.kl_weight),
+            needs_reference=True,  # the divergence is measured, whatever it weighs
         )
     finally:
         evaluation.verifier.close()

@@ -10,7 +10,8 @@ from typing import Any
 from engine.models.lineage import Lineage
 from engine.runs.events import CheckpointEvent, StepEvent
 from engine.stages.context import StageContext, relative_to_run
-from engine.stages.evaluation import Evaluation, gate_event
+from engine.stages.evaluation import Evaluation
+from engine.stages.gating import settle
 from engine.stages.output import seal
 
 SAID_EVERY = 10
@@ -45,12 +46,7 @@ def tell_step(context: StageContext, journal: Path, step: int, values: Mapping[s
 
 def finish(context: StageContext, evaluation: Evaluation, hand_on: Callable[[Path], Lineage]) -> bool:
     """Measure after, decide the gates, seal the output. Returns whether all gates passed."""
-    results, missing = evaluation.gates(evaluation.after())
-    for result in results:
-        context.channel.emit(gate_event(result, context.stage.steps))
-    for name in missing:
-        context.alert("warning", "not-gated", f"the gate `{name}` was not decided: nothing measured it in this stage")
-    passed = all(result.passed for result in results)
+    results, passed = settle(context, *evaluation.gates(evaluation.after()), context.stage.steps)
     back = not passed and context.recipe.on_gate_fail == "rollback"
     if back:
         context.alert("warning", "rollback", "a gate failed: the stage hands on what it was given, unchanged")

@@ -54,6 +54,11 @@ class SftEvaluation(Evaluation):
     def sample_prompts(self) -> Sequence[Conversation]:
         return self.prompts
 
+    def unmeasurable(self, gate: str) -> str:
+        if gate == "accuracy" and self.answers is None:
+            return "the held-out rows are no questions with answers; `token_accuracy` is measured"
+        return super().unmeasurable(gate)
+
     def quick(self, step: int) -> list[Measurement]:
         return heldout_loss(self._policy(), self.prompts, self.completions)[:1]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from engine.runs.events import CheckpointEvent
 from engine.stages.context import StageContext, relative_to_run
-from engine.stages.evaluation import Evaluation, gate_event
+from engine.stages.evaluation import Evaluation
+from engine.stages.gating import settle
 from engine.stages.link import StageLink, newest_checkpoint
 from engine.stages.output import seal_output
 
@@ -34,12 +35,7 @@ def run_training_stage(
     if context.rank != 0:
         return True
     measured = evaluation.after()
-    results, missing = evaluation.gates(measured)
-    for result in results:
-        context.channel.emit(gate_event(result, context.stage.steps))
-    for name in missing:
-        context.alert("warning", "not-gated", f"the gate `{name}` was not decided: nothing measured it in this stage")
-    passed = all(result.passed for result in results)
+    results, passed = settle(context, *evaluation.gates(measured), context.stage.steps)
     if passed:
         context.checkpoints.mark_passed(context.stage.steps)
     rolled_back_to_start = not passed and context.recipe.on_gate_fail == "rollback" and not _roll_back(context, policy)

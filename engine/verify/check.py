@@ -32,7 +32,7 @@ TEMPLATES = (
 )
 """How right completions look in common formats; the one that is accepted most often is used."""
 ACCEPTED = 0.99
-"""A reward from which on an answer counts as accepted."""
+"""A reward from which on an answer counts as accepted; a wrong one also where it is rewarded like the right one."""
 EXAMPLES = 3
 
 
@@ -74,8 +74,8 @@ def _perturbed(answer: str, others: Sequence[str], draw: random.Random) -> str:
     if whole.answer != answer:
         return json.dumps({**json.loads(answer), "answer": _perturbed(whole.answer, others, draw)})
     number = exact_number(answer)
-    if number is not None:
-        return _text(number + draw.choice([-2, -1, 1, 2, 10]))
+    if number is not None:  # a large one by some per cent: a tolerance of less is no mistake
+        return _text(number + draw.choice([-2, -1, 1, 2, 10]) * max(1, round(abs(number) / 50)))
     if digits := list(re.finditer(r"\d+", answer)):  # an expression with numbers: one of them is moved
         match = draw.choice(digits)
         return answer[: match.start()] + str(int(match[0]) + draw.choice([1, 2])) + answer[match.end() :]
@@ -126,14 +126,16 @@ def verifiability(
         if good.reward < ACCEPTED:
             rejects_right += 1
             failures.append(Failure(prompts[i], right_texts[i], f"the reference is not accepted ({good.detail})"))
-        if bad.reward >= ACCEPTED:
+        wrongly = bad.reward >= ACCEPTED or bad.reward >= good.reward > 0
+        if wrongly:
             accepts_wrong += 1
             failures.append(
                 Failure(prompts[i], wrong_texts[i], f"a wrong answer is accepted (right: {answers[i][:80]})")
             )
-        counted += good.reward >= ACCEPTED > bad.reward
+        counted += good.reward >= ACCEPTED and not wrongly
     # Accepted wrong answers first: they are the worse ones.
     failures.sort(key=lambda failure: "wrong" not in failure.why)
+    failures = list({(one.completion, one.why): one for one in failures}.values())
     share = counted / len(prompts) if prompts else 0.0
     return Verifiability(share, len(prompts), accepts_wrong, rejects_right, tuple(failures[:EXAMPLES]))
 

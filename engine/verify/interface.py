@@ -9,12 +9,17 @@ from typing import Protocol, runtime_checkable
 
 @dataclass(frozen=True)
 class Verdict:
-    """``reward`` is the correctness in [0, 1]; ``components`` the rewards it is made of, each in [0, 1]; ``detail``
-    says why in words, for the log and the sample viewer."""
+    """``reward`` in [0, 1] is what trains; ``components`` the rewards it is made of, each in [0, 1]; ``detail`` says why in
+    words, for the log and the sample viewer; ``correct`` in [0, 1]: the correctness alone, where the reward is more."""
 
     reward: float
     components: dict[str, float] = field(default_factory=dict)
     detail: str = ""
+    correct: float | None = None
+
+    @property
+    def correctness(self) -> float:
+        return self.reward if self.correct is None else self.correct
 
 
 @dataclass(frozen=True)

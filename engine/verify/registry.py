@@ -13,12 +13,12 @@ from pydantic import TypeAdapter
 
 from engine.verify.code import Code
 from engine.verify.custom import CustomSteps, Python
-from engine.verify.interface import StepVerifier, Verifier
+from engine.verify.interface import Verifier
 from engine.verify.plain import Exact, Json, Math, Number, Regex
 from engine.verify.sandbox.jails import Jail, find_jail
 from engine.verify.sandbox.pool import Limits, SandboxError
 from engine.verify.steps import Steps
-from engine.verify.total import Total, TotalOfSteps
+from engine.verify.total import Total
 from recipes import verifiers as specs
 from recipes.errors import InputError, Problem
 
@@ -80,9 +80,6 @@ def _sum(spec: specs.Sum, folder: Path) -> Verifier:
             verifier.close()
         raise
     weights = [item.weight for item in spec.components]
-    stepwise = [verifier for verifier in opened if isinstance(verifier, StepVerifier)]
-    if len(stepwise) == 1:
-        return TotalOfSteps(opened, weights, stepwise[0])
     return Total(opened, weights)
 
 

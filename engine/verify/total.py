@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from engine.verify.interface import StepVerdict, StepVerifier, Verdict, Verifier
+from engine.verify.interface import Verdict, Verifier
 
 
 class Total:
@@ -14,7 +15,7 @@ class Total:
 
     def __init__(self, verifiers: Sequence[Verifier], weights: Sequence[float]) -> None:
         self._verifiers = list(verifiers)
-        self._weights = [weight / sum(weights) for weight in weights]
+        self._weights = list(weights)
         names = [verifier.name for verifier in verifiers]
         self._names = [name if names.count(name) == 1 else f"{name}-{i + 1}" for i, name in enumerate(names)]
 
@@ -39,25 +40,21 @@ class Total:
                 components |= {f"{name}.{part}": value for part, value in verdict.components.items()}
             if verdict.detail:
                 details.append(f"{name}: {verdict.detail}")
-        reward = sum(weight * verdict.reward for weight, verdict in zip(self._weights, verdicts, strict=True))
-        return Verdict(min(1.0, reward), components, "; ".join(details))
+        rewards = [verdict.reward for verdict in verdicts]
+        judging = [getattr(verifier, "judges_answers", True) for verifier in self._verifiers]
+        correct = [one.correctness for one, judges in zip(verdicts, judging, strict=True) if judges]
+        weights = [weight for weight, judges in zip(self._weights, judging, strict=True) if judges]
+        return Verdict(
+            _mean(rewards, self._weights), components, "; ".join(details), _mean(correct, weights) if correct else None
+        )
 
     def close(self) -> None:
         for verifier in self._verifiers:
             verifier.close()
 
 
-class TotalOfSteps(Total):
-    """A sum in which one verifier judges steps: its steps are the sum's."""
-
-    def __init__(self, verifiers: Sequence[Verifier], weights: Sequence[float], stepwise: StepVerifier) -> None:
-        super().__init__(verifiers, weights)
-        self._stepwise = stepwise
-
-    def steps(
-        self, prompts: Sequence[str], completions: Sequence[str], answers: Sequence[str]
-    ) -> list[list[StepVerdict]]:
-        return self._stepwise.steps(prompts, completions, answers)
-
-    def required(self, prompt: str, answer: str) -> int | None:
-        return self._stepwise.required(prompt, answer)
+def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Weighted mean; exactly 1 of ones, whatever the weights: what is wholly right must count as right."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    return math.fsum(weight * value for weight, value in zip(weights, values, strict=True)) / math.fsum(weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recipes.methods.card import Card, Data, GateSpec, Memory, Time
 from recipes.schema import GroupStage
@@ -79,3 +79,9 @@ class Stage(GroupStage):
     """Weight of the steps' advantages."""
     outcome_weight: Annotated[float, Field(ge=0, le=10)] = 1.0
     """Weight of the final answer's advantage."""
+
+    @model_validator(mode="after")
+    def _something_rewarded(self) -> Stage:
+        if not self.process_weight and not self.outcome_weight:
+            raise ValueError("a process_weight or an outcome_weight above 0: with both 0 nothing is learned")
+        return self

@@ -9,7 +9,6 @@ import pytest
 
 from engine.data.endings import judge_endings, look_at_endings
 from engine.data.inspect import inspect
-from engine.data.verifiable import Verifiable, judge_verifiable
 from recipes.errors import InputError
 from recipes.resources import resolve_model
 from tui.cli import main
@@ -99,9 +98,9 @@ def test_answers_that_a_verifier_can_tell_are_counted(tmp_path):
 
 
 def test_one_that_takes_wrong_answers_is_what_a_run_would_refuse(tmp_path):
-    problems, _ = judge_verifiable(Verifiable("regex", 0.0, 100, 90, 0, [("q", "no", "a wrong answer")]), tmp_path)
-    assert "takes 90 of 100 wrong ones for right, such as `no`" in problems[0].found
-    assert judge_verifiable(Verifiable("regex", 0.95, 100, 5, 0, []), tmp_path) == ([], [])
+    found = inspect(questions(tmp_path / "a.jsonl", ["yes"] * 120), "grpo", verifier={"kind": "regex", "pattern": ".*"})
+    (problem,) = found.problems
+    assert "takes 120 of 120 wrong ones for right, such as" in problem.found
 
 
 def test_the_command_takes_a_kind_or_its_settings(tmp_path, capsys):

@@ -25,6 +25,13 @@ SHORT = {
 }
 
 
+UNMEASURED = {
+    "accuracy": "not measured: the held-out rows are no questions with answers; `token_accuracy` is measured",
+    "abstention_precision": "not measured: the model never abstained",
+}
+"""Made short, SFT's rows are held out from conversations, and two steps do not teach to abstain."""
+
+
 def shortened(name, general):
     """The recipe as plain data: its own stages, in its own order, with as little of everything as they run with.
     ``general``: a file of a few general prompts."""
@@ -57,5 +64,7 @@ def test_a_short_version_of_every_library_recipe_reaches_its_end(name, home, tmp
     run = run_here(path)
     for stage, written in zip(run.state().stages, loaded.recipe.stages, strict=True):
         assert stage.method == written.method and stage.status == "done"
-        assert stage.gates and set(stage.gates) <= set(written.gates)  # a share of nothing has no figure
-        assert all(gate.n > 0 for gate in stage.gates.values())
+        wanted = {name for name, gate in written.gates.items() if gate is not None}
+        assert set(stage.gates) == wanted
+        unmeasured = {name: gate.detail for name, gate in stage.gates.items() if not gate.n}
+        assert unmeasured.items() <= UNMEASURED.items()

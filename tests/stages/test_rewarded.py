@@ -32,9 +32,9 @@ def test_a_verifier_that_accepts_anything_is_refused_with_examples(tmp_path):
     real = Real(tmp_path / "home", RECIPE)
     (tmp_path / "home" / "mine.py").write_text("def verify(prompt, completion, answer):\n    return 1.0\n")
     done = real.command("run", str(tmp_path / "home" / "short.yaml"), "--headless")
-    assert done.returncode != 0
+    assert done.returncode == 2 and not list((tmp_path / "home" / "runs").glob("*"))
     said = done.stdout + done.stderr
-    assert "accepts wrong answers in" in said and "such as" in said and "stages.0.verifier" in said
+    assert "wrong ones for right" in said and "such as" in said and "stages.0.verifier" in said
 
 
 @needs_sandbox

@@ -228,16 +228,30 @@ def test_custom_steps_in_python_and_in_another_language(opened, tmp_path):
     assert verifier.verify([""], ["good; yes"], [""])[0].components["steps"] == 1.0
 
 
-def test_a_sum_weighs_its_parts_and_keeps_the_steps(opened):
+def test_a_sum_weighs_its_parts(opened):
     parts = [{"verifier": {"kind": "number"}, "weight": 3}, {"verifier": {"kind": "exact"}, "weight": 1}]
     verifier = opened(kind="sum", components=parts)
     verdict = verifier.verify([""], ["so 7"], ["7"])[0]
-    assert verdict.reward == 0.75 and verdict.components["number"] == 1.0 and verdict.components["exact"] == 0.0
-    assert not isinstance(verifier, StepVerifier)
-    parts[1] = {"verifier": {"kind": "steps"}, "weight": 1}
-    stepwise = opened(kind="sum", components=parts)
-    assert isinstance(stepwise, StepVerifier)
-    assert stepwise.required("Start with 1. Add 2.", "3") == 1
+    assert verdict.reward == verdict.correctness == 0.75
+    assert verdict.components["number"] == 1.0 and verdict.components["exact"] == 0.0
+
+
+@pytest.mark.parametrize("weights", [(0.1,), (0.3, 0.6, 0.1), (1, 2, 3, 4, 5, 6), (0.1,) * 6, (1 / 3, 1 / 7, 1 / 11)])
+def test_a_sum_of_what_is_wholly_right_is_exactly_one(opened, weights):
+    verifier = opened(kind="sum", components=[{"verifier": {"kind": "exact"}, "weight": one} for one in weights])
+    assert [one.reward for one in verifier.verify(["", ""], ["7", "8"], ["7", "7"])] == [1.0, 0.0]
+
+
+def test_the_correctness_of_a_sum_is_that_of_its_parts_that_judge_answers(opened):
+    """A right answer in the wrong form is a right answer; the right form around a wrong one is not."""
+    parts = [
+        {"verifier": {"kind": "number"}, "weight": 1},
+        {"verifier": {"kind": "regex", "pattern": "<a>.*</a>"}, "weight": 3},
+    ]
+    verdicts = opened(kind="sum", components=parts).verify([""] * 2, ["it is 7", "<a>8</a>"], ["7"] * 2)
+    assert [(one.reward, one.correctness) for one in verdicts] == [(0.25, 1.0), (0.75, 0.0)]
+    form_alone = opened(kind="sum", components=parts[1:]).verify([""], ["<a>8</a>"], ["7"])[0]
+    assert form_alone.correctness == form_alone.reward == 1.0
 
 
 @pytest.mark.parametrize(

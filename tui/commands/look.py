@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from engine.models.lineage import newest_lineage
-from engine.report import clock, duration, figure, limit_words
+from engine.report import clock, duration, figure, gate_value, limit_words
 from engine.runs.directory import RunDirectory, find_run, list_runs, status
 from engine.runs.state import RunState, StageState
 from tui.view.plan import planned_of
@@ -107,9 +107,7 @@ def stage_lines(stage: StageState) -> list[str]:
     for gate in stage.gates.values():
         detail = f"  {gate.detail}" if gate.detail else ""
         sign = passed_sign(gate.passed)
-        lines.append(
-            f"   {sign} {gate.name:<22} {figure(float(gate.value)):>9}  {limit_words(gate)}  n {gate.n}{detail}"
-        )
+        lines.append(f"   {sign} {gate.name:<22} {gate_value(gate):>9}  {limit_words(gate)}  n {gate.n}{detail}")
     for name, found in sorted(stage.metrics.items()):
         before, latest = found.get("before"), stage.latest(name)
         if latest is None:

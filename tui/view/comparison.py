@@ -78,7 +78,8 @@ class GateRow:
         cell = self.cells[place]
         if cell is None:
             return ABSENT
-        return f"{figure(cell.value)}{'' if self.limit else f' ({cell.limit})'} n {cell.n}"
+        shown = figure(cell.value) if cell.n else ABSENT
+        return f"{shown}{'' if self.limit else f' ({cell.limit})'} n {cell.n}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.report import figure, limit_words
+from engine.report import figure, gate_value, limit_words
 from engine.runs.events import (
     AlertEvent,
     AnyEvent,
@@ -61,7 +61,7 @@ def event_words(event: AnyEvent, state: RunState) -> str | None:
             return f"{stage} {event.when} {event.name} {figure(float(event.value))} (n {event.n})"
         case GateEvent():
             sign = passed_sign(event.passed)
-            value = figure(float(event.value))
+            value = gate_value(event)
             detail = f"; {event.detail}" if event.detail else ""
             return f"{stage} {sign} gate {event.name} {value} ({limit_words(event)}, n {event.n}{detail})"
         case AlertEvent(code="interrupted"):

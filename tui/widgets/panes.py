@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from textual.content import Content
 
-from engine.report import clock, duration, figure, limit_words
+from engine.report import clock, duration, gate_value, limit_words
 from engine.runs.events import AlertEvent, SampleEvent
 from tui.view.answers import Answers, answers_over_time
 from tui.view.conditions import Condition
@@ -26,15 +26,15 @@ def gates_pane(view: RunView, width: int, plain: bool) -> Content:
     lines = []
     for index, gate in reversed(view.gates):
         style = "$text-success" if gate.passed else "$text-error"
-        limit, detail = limit_words(gate), gate.detail
+        value, limit, detail = gate_value(gate), limit_words(gate), gate.detail
         if plain:
-            limit, detail = ascii_words(limit), ascii_words(detail)
+            value, limit, detail = (ascii_words(text) for text in (value, limit, detail))
         lines.append(
             Content.assemble(
                 (f"{good if gate.passed else bad} ", f"bold {style}"),
                 (f"{view.rail[index].method:<{methods}} ", "dim"),
                 f"{gate.name:<20} ",
-                (f"{figure(float(gate.value)):>9} ", f"bold {style}"),
+                (f"{value:>9} ", f"bold {style}"),
                 f"{limit:<18} ",
                 (f"n {gate.n:<6} {detail}", "dim"),
             )

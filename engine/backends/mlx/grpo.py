@@ -148,7 +148,7 @@ class GRPOTrainer(Trainer):
                 "reward": float(np.mean(rewards)),
                 "reward_std": float(np.std(rewards, ddof=1)),
                 **dict(component_means(verdicts)),
-                "advantage_variance": advantage_variance(rewards, group),
+                "advantage_variance": advantage_variance([verdict.correctness for verdict in verdicts], group),
                 "silent_groups": silent_groups(rewards, group),
                 "completion_length": float(np.mean([len(ids) for ids in completions])),
                 "clipped": 1 - sum(ended) / len(ended),

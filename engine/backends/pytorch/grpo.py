@@ -72,7 +72,9 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
         told = self._metrics["train"]
         for name, value in component_means(verdicts):
             told[f"gauge/{name}"].append(value)
-        told["gauge/advantage_variance"].append(advantage_variance(rewards.tolist(), self.group_size))
+        correct = torch.tensor([one.correctness for one in verdicts], device=self.accelerator.device)
+        variance = advantage_variance(self.accelerator.gather(correct).tolist(), self.group_size)
+        told["gauge/advantage_variance"].append(variance)
         if self.is_world_process_zero() and self.state.global_step % SHOWN_EVERY == 0:
             for place in range(min(SHOWN, self.group_size)):
                 self.link.sample(self.state.global_step, asked[place], texts[place], told_of(verdicts[place]))
