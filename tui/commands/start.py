@@ -22,8 +22,11 @@ def demo(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     fetching = Fetching()
+    loaded = load_recipe(options.recipe, options.overrides)
+    if sys.stderr.isatty() and any(getattr(stage, "verifier", None) for stage in loaded.recipe.stages):
+        print("trying the verifiers on their own answers …", file=sys.stderr)  # a user's own may take minutes
     try:
-        created = create_run(load_recipe(options.recipe, options.overrides), fetching.told)
+        created = create_run(loaded, fetching.told)
     finally:
         fetching.close()
     if not options.json:
