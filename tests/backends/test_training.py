@@ -49,6 +49,27 @@ def test_dropout_resumes_to_the_bit_as_well(backend, lineage, settings, stage, r
     assert same(adapter_weights(whole), adapter_weights(again))
 
 
+@pytest.mark.parametrize("optimizer", ["adamw-8bit", "paged-adamw-8bit"])
+def test_moments_in_8_bit_are_in_the_checkpoint_as_well(
+    optimizer, backend, lineage, settings, stage, rows, link_type, tmp_path
+):
+    stage, settings = (
+        stage(optimizer=optimizer),
+        settings(rank=128),
+    )  # bitsandbytes leaves small matrices in full precision
+    whole = backend.load(lineage, tmp_path, settings)
+    uninterrupted = link_type(tmp_path / "whole")
+    backend.train("sft", whole, rows["sft"], stage, uninterrupted)
+    saved = torch.load(tmp_path / "whole" / "step-5" / "optimizer.pt", weights_only=True)
+    moments = [state["__bnb_optimizer_quant_state__"]["state1"] for state in saved["state"].values()]
+    assert moments and all(moment.dtype == torch.uint8 for moment in moments)
+    again = backend.load(lineage, tmp_path, settings)
+    link = link_type(tmp_path / "resumed", resume=(tmp_path / "whole" / "step-5", 5))
+    backend.train("sft", again, rows["sft"], stage, link)
+    assert same(adapter_weights(whole), adapter_weights(again))
+    assert link.losses() == {step: loss for step, loss in uninterrupted.losses().items() if step > 5}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stop_saves_where_it_stands(method, backend, lineage, settings, stage, rows, link_type, tmp_path):
     policy = backend.load(lineage, tmp_path, settings())

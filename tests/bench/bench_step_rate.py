@@ -31,6 +31,7 @@ from engine.models.lineage import Base, Lineage
 from engine.runs.events import SampleEvent, StepEvent
 from engine.runs.log import EventLog
 from engine.verify.plain import Number
+from engine.verify.steps import Steps
 from recipes.resources import resolve_model
 
 STEPS = 30
@@ -106,9 +107,12 @@ def chains():
     ]
 
 
+VERIFIERS = {"grpo": Number, "rlvr": lambda: Steps("semicolons", None, False, 1.0)}
+
+
 def training_rows(method: str):
-    if method == "grpo":
-        return SimpleNamespace(questions=chains(), verifier=Number())
+    if method in VERIFIERS:
+        return SimpleNamespace(questions=chains(), verifier=VERIFIERS[method]())
     if method == "cpo":
         return SimpleNamespace(pairs=training_rows("dpo"), anchors=training_rows("sft"))
     if method == "sft":
@@ -140,6 +144,7 @@ def stage():
         data=SimpleNamespace(source="rows"), odds_weight=0.1, kl_coefficient=1.0, kl_target=0.04,
         anchors=SimpleNamespace(share=0.25), trust_region=SimpleNamespace(every=10_000, kl=1.0, retention=0.0, slower=0.5), group_size=8, max_new_tokens=24,
         temperature=1.0, kl_weight=0.0, clip=0.2, num_iterations=1, steps_per_generation=None, loss="dapo",
+        process_weight=0.5, outcome_weight=1.0,
     )  # fmt: skip
 
 
@@ -192,8 +197,8 @@ def bare_orpo(policy, arguments, clock):
     )
 
 
-def bare_grpo(policy, arguments, clock):
-    verifier = Number()
+def bare_grpo(policy, arguments, clock, method="grpo"):
+    verifier = VERIFIERS[method]()
 
     def reward(prompts, completions, answer, **_):
         texts = [completion[0]["content"] for completion in completions]
@@ -208,7 +213,19 @@ def bare_grpo(policy, arguments, clock):
     )
 
 
-BARE = {"sft": bare_sft, "dpo": bare_dpo, "orpo": bare_orpo, "grpo": bare_grpo, "cpo": bare_dpo}
+def bare_rlvr(policy, arguments, clock):
+    """The same completions, and the answer's reward by the same verifier."""
+    return bare_grpo(policy, arguments, clock, "rlvr")
+
+
+BARE = {
+    "sft": bare_sft,
+    "dpo": bare_dpo,
+    "orpo": bare_orpo,
+    "grpo": bare_grpo,
+    "rlvr": bare_rlvr,
+    "cpo": bare_dpo,
+}
 """What each method is held against; CPO against DPO, whose step it adds to."""
 WANTED = {"cpo": "≥ 0.80 (at most 1.25 times DPO's time)"}
 
