@@ -54,3 +54,40 @@ def test_a_users_own_verifier_is_kept_in_the_run_and_rewards(tmp_path):
     assert set(stage.series) >= {"reward", "reward_right", "reward_long", "advantage_variance", "silent_groups"}
     assert stage.metrics["verifiability"]["before"].value == 1.0
     assert any(sample.label == "training" and "reward" in sample.values for sample in stage.samples)
+
+
+HOSTILE = """\
+import ctypes, os, socket, sys
+
+def verify(prompt, completion, answer):
+    if completion.strip().rstrip('.') == answer:
+        return 1.0
+    kind = sum(map(ord, prompt + completion)) % 6
+    if kind == 0:
+        sys.exit(0)
+    if kind == 1:
+        ctypes.string_at(0)
+    if kind == 2:
+        bytearray(4 << 30)
+    if kind == 3:
+        print('{"output": 1.0}' * 100_000, flush=True)
+        os._exit(0)
+    if kind == 4:
+        while True:
+            pass
+    socket.create_connection(("192.0.2.1", 80), timeout=1)
+    return 1.0
+"""
+
+
+@needs_sandbox
+@pytest.mark.timeout(300)
+def test_what_ends_hangs_or_floods_scores_0_and_training_goes_on(tmp_path):
+    real = Real(tmp_path / "home", RECIPE.replace("path: mine.py", "path: mine.py, seconds: 2"))
+    (tmp_path / "home" / "mine.py").write_text(HOSTILE)
+    run = real.start()
+    real.finish()
+    stage = run.state().stages[0]
+    assert stage.status == "done" and stage.steps_done == 2
+    assert stage.metrics["verifiability"]["before"].value == 1.0
+    assert list(stage.series["reward"].values) == [0.0, 0.0]
