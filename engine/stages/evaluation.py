@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from engine.backends.interface import Completion, Conversation, Policy, Probe, Which
 from engine.evaluate.drift import length_ratio, measure_kl
@@ -18,9 +18,12 @@ from engine.evaluate.warning_signs import GAUGES, KEPT, warning_signs
 from engine.runs.events import GateEvent, MetricEvent, SampleEvent
 from engine.stages.context import StageContext
 from engine.stages.results import Results
+from engine.verify.judge import Judge
+from engine.verify.refusal import Forms
 
 When = Literal["before", "during", "after"]
 HISTORY = "history.json"
+Held = TypeVar("Held", Judge, Forms)
 REFERENCES: dict[Which, str] = {"start": "kl", "base": "kl_base"}
 
 
@@ -36,6 +39,7 @@ class Evaluation(ABC):
         self.history: dict[int, dict[str, float]] = {}
         self._recent: dict[str, deque[float]] = {}
         self._seen: set[str] = set()
+        self._held: list[Judge | Forms] = []
 
     # ---- what training says of itself ----------------------------------------------------------------------------
 
@@ -85,6 +89,17 @@ class Evaluation(ABC):
     def confidence(self) -> dict[str, Any] | None:
         """Confidence settings that the stage hands on in place of those it was given; None keeps them."""
         return None
+
+    def held(self, judge: Held) -> Held:
+        """The judge, whose processes end with the evaluation; a pattern of it that comes to no end is told once."""
+        judge.tell(lambda text: self.context.alert("warning", "endless-pattern", text))
+        self._held.append(judge)
+        return judge
+
+    def close(self) -> None:
+        """End the judges' processes: called once, however the stage ends."""
+        for judge in self._held:
+            judge.close()
 
     def probe(self, step: int) -> Probe:
         """A look at the policy for a method with a trust region; others have none."""
