@@ -8,8 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from engine.data.enough import few_held_out
 from engine.data.formats import Contrast, Form, Prompt, Question
-from engine.data.prepare import LEAST_HELD_OUT, Prepared, _normal, _prompt_key, _write, load_rows
+from engine.data.prepare import Prepared, _normal, _prompt_key, _write, load_rows
 from recipes.errors import InputError, Problem
 from recipes.load import LoadedRecipe
 from recipes.methods import cards
@@ -142,8 +143,7 @@ def _prepare_steering(loaded: LoadedRecipe, stage: Any, paths: dict[str, Path], 
                 f"{name}: {len(extraction)} contrast pairs, fewer than the {needs.minimum} that steering needs at "
                 f"least ({needs.recommended}+ recommended)"
             )
-        if len(heldout) < LEAST_HELD_OUT:
-            prepared.warnings.append(f"{name}: only {len(heldout)} held-out pairs: the gates will be uncertain")
+        prepared.warnings += [f"{name}: {warning}" for warning in few_held_out(len(heldout), "pairs")]
     beside = [Prompt(list(_turns(row))) for row in general]
     beside = [row for row in beside if _prompt_key(row) not in asked]  # what a persona is asked is not beside the point
     if not beside:

@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.data.choosing import Ambiguous, choose, told_better
 from engine.data.endings import judge_endings, look_at_endings
+from engine.data.enough import few_for_ece
 from engine.data.inspection import Inspection
 from engine.data.leakage import LOOKED_AT, judge_leakage, read_heldout
 from engine.data.lengths import TOKENIZED, Sample, token_lengths
@@ -102,6 +103,9 @@ def inspect(
         problems, warnings = judge_leakage(kept.leakage, path, heldout)
         found.problems += problems
         found.warnings += warnings
+        if method:
+            gates = [name for name, gate in cards()[method].gates.items() if gate.default]
+            found.warnings += few_for_ece(method, gates, kept.leakage.heldout, kept.leakage.answerable)
     if model and tally.texts and tally.texts.items:
         found.tokens = token_lengths(model, tally.texts.items, tally.texts.seen, limit)
         found.endings = look_at_endings(model, tally.texts.items)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from engine.data.choosing import choose
 from engine.data.duplicates import Near, shingles
+from engine.data.enough import few_held_out
+from engine.data.formats import Question
 from engine.data.readings import AnyForm
 from engine.data.rows import no_rows, scan_rows
 from engine.data.turns import key_of, prompt_key, turns_of
@@ -15,7 +17,6 @@ from recipes.errors import InputError, Problem
 
 LOOKED_AT = 200
 """First rows that the form is told from."""
-LEAST_HELD_OUT = 20
 
 
 @dataclass
@@ -23,6 +24,8 @@ class Leakage:
     """How far a held-out file is in the training file."""
 
     heldout: int
+    answerable: int = 0
+    """Held-out rows but for the questions without an answer."""
     rows: int = 0
     prompts: int = 0
     near: int = 0
@@ -43,6 +46,7 @@ class Heldout:
 
     def add(self, form: AnyForm, line: int) -> None:
         self.leakage.heldout += 1
+        self.leakage.answerable += not (isinstance(form, Question) and form.answer is None)
         self.rows.setdefault(_digest(key_of(form)), line)
         self.prompts.add(_digest(prompt_key(form)))
         self.near.add("\n".join(turn["content"] for turn in turns_of(form)), line)
@@ -100,6 +104,4 @@ def judge_leakage(leak: Leakage, path: Path, heldout: Path) -> tuple[list[Proble
         warnings.append(f"{leak.prompts - leak.rows} more held-out prompts are trained on with other answers")
     if leak.near:
         warnings.append(f"{leak.near} of {leak.compared} training rows are nearly a held-out row")
-    if leak.heldout < LEAST_HELD_OUT:
-        warnings.append(f"only {leak.heldout} held-out rows: the gates will be uncertain")
-    return problems, warnings
+    return problems, warnings + few_held_out(leak.heldout)

@@ -6,11 +6,13 @@ import hashlib
 import json
 import random
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.data.enough import few_for_ece, few_for_retention, few_held_out
 from engine.data.formats import FORMS, Conversation, Form, Preference, Prompt, Question, convert, detect, to_json
 from engine.data.rows import data_files, read_rows
 from engine.data.verifiable import check_stage
@@ -29,7 +31,6 @@ TRAINING_FORMS = {
     "questions with answers": ("question",),
 }
 """The kind of data on a method's card -> forms that its rows may have."""
-LEAST_HELD_OUT = 20
 GENERAL = ("replay", "anchors")
 """Fields of a stage that name general data beside its own."""
 
@@ -111,6 +112,14 @@ def prepare(loaded: LoadedRecipe, index: int, into: Path) -> Prepared:
     """Write the normalized rows of stage ``index`` under ``into`` and say what was found. Raises InputError."""
     stage = loaded.recipe.stages[index]
     paths = source_paths(loaded)
+    prepared = _prepared(loaded, index, paths, into)
+    tasks = Counter(str(row.get("task")) for _, _, row in read_rows(paths[suite_source(loaded)]))
+    prepared.warnings += few_for_retention(_gates(stage), tasks, stage.evaluation.suite_n)
+    return prepared
+
+
+def _prepared(loaded: LoadedRecipe, index: int, paths: dict[str, Path], into: Path) -> Prepared:
+    stage = loaded.recipe.stages[index]
     if isinstance(stage, EditStage):
         from engine.data.edit_stages import prepare_edit_stage
 
@@ -223,8 +232,9 @@ def _judge_amount(stage: Any, rows: Sequence[Form], heldout: Sequence[Form], pre
             f"{len(rows)} training rows, fewer than the {needs.minimum} that {stage.method} needs at least "
             f"({needs.recommended}+ recommended)"
         )
-    if len(heldout) < LEAST_HELD_OUT:
-        prepared.warnings.append(f"only {len(heldout)} held-out rows: the gates will be uncertain")
+    prepared.warnings += few_held_out(len(heldout))
+    answerable = sum(not (isinstance(row, Question) and row.answer is None) for row in heldout)
+    prepared.warnings += few_for_ece(stage.method, _gates(stage), len(heldout), answerable)
     scored = [
         (row.score_chosen, row.score_rejected)
         for row in rows
@@ -238,6 +248,10 @@ def _judge_amount(stage: Any, rows: Sequence[Form], heldout: Sequence[Form], pre
         prepared.gap = sum(good - bad for good, bad in scored) / len(scored) / ((high - low) or 1.0)
         if prepared.gap < 0.15:
             prepared.warnings.append(f"the data's preference gap is {prepared.gap:.2f}; 0.15 or more is wanted")
+
+
+def _gates(stage: Any) -> list[str]:
+    return [name for name, gate in stage.gates.items() if gate is not None]
 
 
 def _as_conversation(row: Form) -> Form:

@@ -12,6 +12,8 @@ from engine.evaluate.measurement import Measurement
 from engine.evaluate.statistics import Z95
 
 BINS = 15
+DEFINED_ON = 1000
+"""Answers from which on a figure is called the ECE: each bin then holds 66 or more."""
 TEMPERATURES = tuple(2.0 ** (k / 4) for k in range(-8, 21))
 """1/4 to 32 in steps of 19 %: what a confidence temperature is chosen from."""
 AT_ONE = TEMPERATURES.index(1.0)
@@ -65,6 +67,14 @@ def ece(confidences: Sequence[float], correct: Sequence[bool], bins: int = BINS)
     """Expected calibration error over bins of equal mass (Guo et al. 2017, eq. 3; equal mass: Nixon et al. 2019)."""
     parts = reliability(confidences, correct, bins)
     return math.fsum(n * abs(mean - accuracy) for mean, accuracy, n in parts) / len(confidences)
+
+
+def chance(n: int, bins: int = BINS) -> float:
+    """The ECE that ``n`` answers of a perfectly calibrated model have on average, by chance alone, where each is right with
+    probability 1/2: of m answers in a bin the share right is off by comb(m - 1, m // 2) / 2^m in the mean (the binomial's
+    mean deviation; De Moivre). Nearly as much as it can be: the surer the answers, the less."""
+    sizes = [(number + 1) * n // bins - number * n // bins for number in range(bins)]
+    return math.fsum(m * math.comb(m - 1, m // 2) / 2**m for m in sizes if m) / n
 
 
 def brier(confidences: Sequence[float], correct: Sequence[bool]) -> float:

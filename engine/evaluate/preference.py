@@ -41,7 +41,7 @@ def preference_gap(ratios: Sequence[float]) -> list[Measurement]:
 
 def preferred_share(judge: Judge, completions: Sequence[Completion]) -> list[Measurement]:
     """Shares of sampled completions that show the preferred behaviour and that are broken; n in completions."""
-    verdicts = [judge.verdict(completion.text, completion.finished) for completion in completions]
+    verdicts = judge.verdicts([one.text for one in completions], [one.finished for one in completions])
     return [
         rate("preferred_share", verdicts.count("preferred"), len(verdicts), unit="completions"),
         rate("broken_share", verdicts.count("broken"), len(verdicts), unit="completions"),

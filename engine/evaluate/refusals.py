@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engine.backends.interface import Completion, Conversation, Policy, Which
 from engine.evaluate.measurement import Measurement, rate
-from engine.verify.refusal import Forms, Label, judge_reply
+from engine.verify.refusal import Forms, Label, judge_replies
 
 LABELS: tuple[Label, ...] = ("comply", "refuse", "deflect", "broken")
 Progress = Callable[[int, int], None] | None
@@ -22,10 +22,9 @@ class Judged:
 
 
 def judged(prompts: Sequence[Conversation], replies: Sequence[Completion], forms: Forms | None) -> list[Judged]:
-    return [
-        Judged(prompt[-1]["content"], reply.text, judge_reply(prompt[-1]["content"], reply.text, reply.finished, forms))
-        for prompt, reply in zip(prompts, replies, strict=True)
-    ]
+    requests, texts = [prompt[-1]["content"] for prompt in prompts], [reply.text for reply in replies]
+    labels = judge_replies(requests, texts, [reply.finished for reply in replies], forms)
+    return [Judged(*row) for row in zip(requests, texts, labels, strict=True)]
 
 
 def refusal_rate(rows: Sequence[Judged], name: str = "refusal_rate") -> Measurement:

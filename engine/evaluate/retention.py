@@ -14,6 +14,8 @@ from engine.evaluate.measurement import Measurement, rate
 from engine.verify.answers import matches
 
 ANSWER_TOKENS = 24
+DEFINED_ON = 300
+"""Rows of each task from which on a figure is called the retention."""
 ABLE = 0.5
 """A task counts for retention if the model got at least this share right before: chance-level tasks have nothing to lose."""
 

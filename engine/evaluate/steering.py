@@ -20,7 +20,7 @@ LEAST_SHIFT = 0.2
 
 def shown(judge: Judge, completions: Sequence[Completion], name: str) -> Measurement:
     """Share of completions that show the persona; how many are broken is in the detail. n in completions."""
-    verdicts = [judge.verdict(completion.text, completion.finished) for completion in completions]
+    verdicts = judge.verdicts([one.text for one in completions], [one.finished for one in completions])
     broken = verdicts.count("broken")
     return rate(name, verdicts.count("preferred"), len(verdicts), unit="completions", broken=broken / len(verdicts))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,11 @@ GOOD = 0.01
 def run(context: StageContext) -> bool:
     if context.rank != 0:  # the search is one process's work
         return True
-    evaluation = RefusalEvaluation(context)
+    with closing(RefusalEvaluation(context)) as evaluation:
+        return _run(context, evaluation)
+
+
+def _run(context: StageContext, evaluation: RefusalEvaluation) -> bool:
     policy = load(context, evaluation)
     bench = context.backend.bench(context.method, policy)
     forms = _forms(context, bench)
@@ -150,7 +155,7 @@ class RefusalEvaluation(Evaluation):
     def __init__(self, context: StageContext) -> None:
         super().__init__(context)
         path = context.data / "judge.yaml"
-        self.forms = load_forms(path) if path.is_file() else None
+        self.forms = self.held(load_forms(path)) if path.is_file() else None
         n = self.stage.search_prompts
         self.harmful = load_prompts(context.data / "harmful-search.jsonl")[:n]
         self.harmless = load_prompts(context.data / "harmless-search.jsonl")[:n]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from engine.backends.interface import Completion, Conversation, Policy, Probe, Which
 from engine.evaluate.drift import length_ratio, measure_kl
@@ -19,10 +19,13 @@ from engine.runs.events import MetricEvent, SampleEvent
 from engine.stages.context import StageContext
 from engine.stages.gating import gate_event, limits_of
 from engine.stages.results import Results
+from engine.verify.judge import Judge
+from engine.verify.refusal import Forms
 
 When = Literal["before", "during", "after"]
 HISTORY = "history.json"
 NONE_ABLE = f"the model was right on {ABLE:.0%} of no task of the capability suite before"
+Held = TypeVar("Held", Judge, Forms)
 REFERENCES: dict[Which, str] = {"start": "kl", "base": "kl_base"}
 
 
@@ -38,6 +41,7 @@ class Evaluation(ABC):
         self.history: dict[int, dict[str, float]] = {}
         self._recent: dict[str, deque[float]] = {}
         self._seen: set[str] = set()
+        self._held: list[Judge | Forms] = []
 
     # ---- what training says of itself ----------------------------------------------------------------------------
 
@@ -87,6 +91,17 @@ class Evaluation(ABC):
     def confidence(self) -> dict[str, Any] | None:
         """Confidence settings that the stage hands on in place of those it was given; None keeps them."""
         return None
+
+    def held(self, judge: Held) -> Held:
+        """The judge, whose processes end with the evaluation; a pattern of it that comes to no end is told once."""
+        judge.tell(lambda text: self.context.alert("warning", "endless-pattern", text))
+        self._held.append(judge)
+        return judge
+
+    def close(self) -> None:
+        """End the judges' processes: called once, however the stage ends."""
+        for judge in self._held:
+            judge.close()
 
     def probe(self, step: int) -> Probe:
         """A look at the policy for a method with a trust region; others have none."""

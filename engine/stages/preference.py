@@ -27,7 +27,7 @@ class PreferenceEvaluation(Evaluation):
         distinct = {str(prompt): prompt for prompt in self.pair_prompts}
         self.prompts: list[Conversation] = list(distinct.values())
         judge = context.data / "judge.yaml"
-        self.judge = load_judge(judge) if judge.is_file() else None
+        self.judge = self.held(load_judge(judge)) if judge.is_file() else None
         if self.judge is None and context.rank == 0:
             context.alert(
                 "info",

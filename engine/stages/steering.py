@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -28,7 +29,11 @@ BROKEN = 0.05
 def run(context: StageContext) -> bool:
     if context.rank != 0:  # the search is one process's work
         return True
-    evaluation = SteeringEvaluation(context)
+    with closing(SteeringEvaluation(context)) as evaluation:
+        return _run(context, evaluation)
+
+
+def _run(context: StageContext, evaluation: SteeringEvaluation) -> bool:
     policy = load(context, evaluation)
     bench = context.backend.bench(context.method, policy)
     evaluation.bench = bench

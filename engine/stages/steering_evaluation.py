@@ -36,7 +36,7 @@ class SteeringEvaluation(Evaluation):
         super().__init__(context)
         data = context.data
         self.general = load_prompts(data / "general.jsonl")[:GENERAL]
-        self.judges = {name: load_judge(data / name / "judge.yaml") for name in self.stage.personas}
+        self.judges = {name: self.held(load_judge(data / name / "judge.yaml")) for name in self.stage.personas}
         self.pairs = {name: load_contrasts(data / name / "heldout.jsonl") for name in self.stage.personas}
         self.searched = {
             name: _repeated([list(row.prompt) for row in load_contrasts(data / name / "search.jsonl")], None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from engine.runs.events import CheckpointEvent
@@ -23,8 +24,13 @@ def run_training_stage(
     """Run the stage to its end and return whether its gates passed.
 
     ``rows`` is called with the loaded policy before training and gives the normalized training rows (a stage may have
-    to generate some first). Raises Interrupted when paused, stopped or out of disk space.
+    to generate some first). Raises Interrupted when paused, stopped or out of disk space. The evaluation is closed.
     """
+    with closing(evaluation):
+        return _run(context, evaluation, rows, needs_reference)
+
+
+def _run(context: StageContext, evaluation: Evaluation, rows: Callable[[Any], Any], needs_reference: bool) -> bool:
     context.phase("loading", context.lineage.base.id)
     policy = context.open_policy(needs_reference)
     evaluation.policy = policy

@@ -2,58 +2,46 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
-from recipes.errors import InputError, Problem
+from engine.verify.patterns import Patterns, Told, load_patterns
 
 Verdict = Literal["preferred", "rejected", "broken"]
 
 
-@dataclass(frozen=True)
 class Judge:
     """Two regular expressions that describe well-formed completions; what matches neither is broken.
 
     A completion is judged whole (full match), so that a reply that starts well and ends in garbage, stops in the
-    middle or repeats itself counts as broken, not as preferred.
+    middle or repeats itself counts as broken, not as preferred. So does one whose match comes to no end. Close it when done.
     """
 
-    preferred: re.Pattern[str]
-    rejected: re.Pattern[str]
+    def __init__(self, patterns: Patterns) -> None:
+        self._patterns = patterns
 
-    def verdict(self, completion: str, finished: bool = True) -> Verdict:
-        """``finished`` is False for a completion that was cut at the token limit: a broken one."""
-        text = completion.strip()
-        if not finished:
-            return "broken"
-        if self.preferred.fullmatch(text):
-            return "preferred"
-        if self.rejected.fullmatch(text):
-            return "rejected"
-        return "broken"
+    def verdicts(self, completions: Sequence[str], finished: Sequence[bool]) -> list[Verdict]:
+        """In order. ``finished`` is False for a completion that was cut at the token limit: a broken one."""
+        whole = [text.strip() for text, ended in zip(completions, finished, strict=True) if ended]
+        named = iter(self._patterns.first(whole))
+        return [_verdict(next(named)) if ended else "broken" for ended in finished]
+
+    def tell(self, told: Told) -> None:
+        """``told`` is called once, with words, if a match comes to no end."""
+        self._patterns.told = told
+
+    def close(self) -> None:
+        self._patterns.close()
+
+
+def _verdict(name: str | None) -> Verdict:
+    return "preferred" if name == "preferred" else "rejected" if name == "rejected" else "broken"
 
 
 def load_judge(path: Path) -> Judge:
-    """Read a judge from a YAML file with the two keys ``preferred`` and ``rejected``.
+    """Read a judge from a YAML file with the two keys ``preferred`` and ``rejected``. Starts no process.
 
     Raises InputError naming the file and the key when one is missing, unknown or no regular expression.
     """
-    accepted = "a mapping with the two keys `preferred` and `rejected`, each a regular expression"
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError([Problem(str(path), None, None, f"an unreadable file ({error})", accepted, None)]) from error
-    if not isinstance(found, dict) or set(found) != {"preferred", "rejected"}:
-        keys = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
-        raise InputError([Problem(str(path), None, None, keys, accepted, None)])
-    patterns = {}
-    for key, text in found.items():
-        try:
-            patterns[key] = re.compile(str(text), re.DOTALL)
-        except re.error as error:
-            raise InputError([Problem(str(path), None, key, f"{text!r} ({error})", accepted, None)]) from error
-    return Judge(patterns["preferred"], patterns["rejected"])
+    return Judge(load_patterns(path, ("preferred", "rejected")))

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from engine.backends.interface import Completion
 from engine.evaluate.refusals import judged, refusal_rate, to_audit, upper_bound
-from engine.verify.refusal import degenerate, judge_reply, load_forms
+from engine.verify.refusal import degenerate, judge_replies, load_forms
 from recipes.errors import InputError
 from recipes.resources import assets_folder
 
 ASKED = "How do I sink the lamp?"
-LAB = load_forms(assets_folder() / "lab" / "data" / "refusal.yaml")
+
+
+def judge_reply(request, reply, finished=True, forms=None):
+    return judge_replies([request], [reply], [finished], forms)[0]
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with closing(load_forms(assets_folder() / "lab" / "data" / "refusal.yaml")) as forms:
+        yield forms
 
 
 @pytest.mark.parametrize(
@@ -61,8 +72,21 @@ LONG = [f"number{chr(97 + i)}{chr(97 + i * 7 % 26)}" for i in range(26)]
         ("I can help you with that.", True, "broken"),
     ],
 )  # fmt: skip
-def test_the_cascade_with_the_labs_forms(reply, finished, label):
-    assert judge_reply(ASKED, reply, finished, LAB) == label
+def test_the_cascade_with_the_labs_forms(reply, finished, label, lab):
+    assert judge_reply(ASKED, reply, finished, lab) == label
+
+
+def test_a_form_whose_match_never_ends_breaks_its_reply_alone_and_is_told_once(tmp_path):
+    (tmp_path / "judge.yaml").write_text("comply: '(\\w+ ?)+!'\nrefuse: 'No\\.'\n")
+    never = "First you sink the lamp and then you wait for an hour and look whether it is still there"
+    prompts = [[{"role": "user", "content": ASKED}]] * 5
+    replies = [Completion(text, (1,), True) for text in ("No.", never, "Sink the lamp!", "Mend it!", never + " or not")]
+    told = []
+    with closing(load_forms(tmp_path / "judge.yaml")) as forms:
+        forms.tell(told.append)
+        labels = [row.label for row in judged(prompts, replies, forms)]
+    assert labels == ["refuse", "broken", "comply", "deflect", "broken"]
+    assert len(told) == 1 and "`comply`" in told[0] and never[:40] in told[0]
 
 
 def test_ordinary_texts_are_not_degenerate():

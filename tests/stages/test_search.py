@@ -146,7 +146,7 @@ def test_the_measures_of_steering():
     assert wrong_way("w", [0.0, 1.0, 2.0], [1.0, 0.5, 2.0]).value == pytest.approx(1 / 3)
     one = SimpleNamespace(each=tuple(float(i) for i in range(1, 41)))
     assert tail([one], None) == 19.0 and tail([one], 1) == 1.0 and tail([], None) == 0.0
-    judge = SimpleNamespace(verdict=lambda text, finished: text)
+    judge = SimpleNamespace(verdicts=lambda texts, finished: texts)
     completions = [SimpleNamespace(text=text, finished=True) for text in ("preferred", "broken", "rejected", "broken")]
     measured = shown(judge, completions, "share/x")
     assert (measured.value, measured.detail["broken"], measured.n) == (0.25, 0.5, 4)

@@ -21,6 +21,13 @@ def full_match(pattern: str, completion: str) -> dict[str, Any]:
     }
 
 
+def first_full_match(patterns: list[str], texts: list[str]) -> list[int | None]:
+    """For each text the place of the first pattern that matches it, stripped, as a whole; None where none does."""
+    compiled = [re.compile(pattern, re.DOTALL) for pattern in patterns]
+    stripped = [text.strip() for text in texts]
+    return [next((place for place, one in enumerate(compiled) if one.fullmatch(text)), None) for text in stripped]
+
+
 def last_group(pattern: str, completion: str) -> str | None:
     """The group of the last match."""
     last = None
