@@ -17,7 +17,7 @@ from typing import Any
 from engine.verify.code import read_tests
 from engine.verify.interface import Referenced, Verifier
 from engine.verify.numbers import exact_number
-from engine.verify.steps import reference
+from engine.verify.references import reference
 
 TEMPLATES = (
     "{answer}",
@@ -129,7 +129,11 @@ def verifiability(
         if bad.reward >= ACCEPTED:
             accepts_wrong += 1
             failures.append(
-                Failure(prompts[i], wrong_texts[i], f"a wrong answer is accepted (right: {answers[i][:80]})")
+                Failure(
+                    prompts[i],
+                    wrong_texts[i],
+                    f"a wrong answer is accepted (right: {reference(answers[i]).answer[:80]})",
+                )
             )
         counted += good.reward >= ACCEPTED > bad.reward
     # Accepted wrong answers first: they are the worse ones.

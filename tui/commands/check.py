@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from engine.data.prepare import steps_unknown
 from engine.forecast.hardware import find_hardware, this_machine
 from engine.forecast.plan import anywhere, make_fit, missing_data, plan
 from engine.report import duration
@@ -45,6 +46,7 @@ def check(options: argparse.Namespace) -> int:
             Path(options.output).write_text(anywhere(loaded), encoding="utf-8")
     found = plan(loaded, hardware, trace=trace, local=not options.hardware)
     found["data"] = [str(problem) for problem in missing_data(loaded)]
+    found["data"] += [f"stage {index + 1} data: {warning}" for index, warning in steps_unknown(loaded)]
     if options.make_fit:
         found["changed"] = changed
         found["recipe"] = anywhere(loaded) if options.output else loaded.text
