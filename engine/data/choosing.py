@@ -7,6 +7,7 @@ from typing import Any
 from engine.data.formats import detect
 from engine.data.readings import Reading, check_given, readings, rivals
 from engine.data.served import forms_of
+from engine.data.worked import PARTS
 from recipes.errors import InputError, Problem, quoted
 from recipes.methods import cards
 
@@ -78,6 +79,9 @@ def told_better(problem: Problem, reading: Reading, row: dict[str, Any], file: s
         found = f"a row without it; it has {quoted(row) or 'no columns'}"
         accepted = f"{quoted(reading.columns.values())} in every row, as in the first: one kind of row a file"
         return Problem(file, line, lacking[0], found, accepted)
+    if problem.field in PARTS:
+        name = reading.columns.get(problem.field, problem.field)
+        return Problem(file, line, name, problem.found, problem.accepted)
     name = reading.columns.get(problem.field or "", problem.field or "").split("[")[0]
     value = row.get(name)
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") and "list of messages" in problem.accepted:

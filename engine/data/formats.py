@@ -89,7 +89,7 @@ def detect(
 
     Raises InputError naming the columns found, those accepted, and the nearest to one that is missing.
     """
-    have = set(_renamed(row, columns, where, line))
+    have = set(renamed(row, columns, where, line))
     for name, (needs, form) in LAYOUTS.items():
         if form in wanted and set(needs) <= have:
             return Layout(name, form)
@@ -103,7 +103,7 @@ def detect(
 
 def convert(row: dict[str, Any], layout: Layout, where: str, line: int, columns: dict[str, str] | None = None) -> Form:
     """One row in its normal form. Raises InputError naming the field that is missing, empty or of the wrong type."""
-    row = _renamed(row, columns, where, line)
+    row = renamed(row, columns, where, line)
     return CONVERTERS[layout.name](Reader(row, where, line))
 
 
@@ -111,7 +111,7 @@ def to_json(form: Form) -> dict[str, Any]:
     return asdict(form)
 
 
-def _renamed(row: dict[str, Any], columns: dict[str, str] | None, where: str, line: int) -> dict[str, Any]:
+def renamed(row: dict[str, Any], columns: dict[str, str] | None, where: str, line: int) -> dict[str, Any]:
     if not columns:
         return row
     for ours, theirs in columns.items():

@@ -13,13 +13,17 @@ from typing import Any
 from engine.data.choosing import Ambiguous, choose, told_better
 from engine.data.endings import judge_endings, look_at_endings
 from engine.data.enough import few_for_ece
+from engine.data.formats import Question
 from engine.data.inspection import Inspection
 from engine.data.leakage import LOOKED_AT, judge_leakage, read_heldout
 from engine.data.lengths import TOKENIZED, Sample, token_lengths
+from engine.data.readings import AnyForm
 from engine.data.rows import data_files, no_rows, scan_rows
 from engine.data.served import Amounts, forms_of, served
 from engine.data.tally import Tally, count, judge_lengths, sum_up
 from engine.data.verifiable import TRIED, judge_verifiable, try_verifier
+from engine.data.worked import KIND as WITH_STEPS
+from engine.data.worked import STEP_VERIFIERS, with_steps
 from recipes.errors import InputError, Problem
 from recipes.methods import cards, stage_types
 
@@ -54,6 +58,8 @@ def inspect(
     size = sum(file.stat().st_size for file in files)
     found = Inspection(str(path), len(files), size)
     tally = Tally(texts=Sample(TOKENIZED) if model else None, questions=Sample(TRIED) if verifier else None)
+    tally.stepwise = verifier is not None and verifier["kind"] in STEP_VERIFIERS
+    strict = method is not None and cards()[method].data.kind == WITH_STEPS
     limit = limit or _limit(method)
     forms = forms_of(cards()[method]) if method else None
 
@@ -89,11 +95,12 @@ def inspect(
             tally.columns.update(map(str, row))
         try:
             form = reading.read(row, file, line)
+            asked = _asked(form, reading.named(row), file, line, verifier or {}, strict)
         except InputError as error:
             found.fault(told_better(error.problems[0], reading, row, file, line))
             continue
         found.rows += 1
-        count(found, tally, reading, row, form, line)
+        count(found, tally, form, line, asked)
         if kept is not None:
             kept.compare(form, line)
     found.problems.sort(key=lambda problem: (problem.where, problem.line or 0))
@@ -116,12 +123,27 @@ def inspect(
         problems, warnings = judge_verifiable(found.verifiability, str(path))
         found.problems += problems
         found.warnings += warnings
-    amounts = Amounts(
-        found.rows - found.duplicates - found.same_sides, found.rows - found.duplicates - found.unanswerable,
-        found.with_steps, found.gap,
-    )  # fmt: skip
+    answered = found.rows - found.duplicates - found.unanswerable
+    # A step verifier of the user's own says itself how many steps are needed; a run asks it when the stage begins.
+    known = answered if verifier and verifier["kind"] == "custom-steps" else found.with_steps
+    amounts = Amounts(found.rows - found.duplicates - found.same_sides, answered, known, found.gap)
     found.serves = served(reading.form, amounts)
     return found
+
+
+def _asked(
+    form: AnyForm, row: dict[str, Any], file: str, line: int, verifier: dict[str, Any], strict: bool
+) -> Question | None:
+    """A question with an answer as a method with steps gets it. Raises InputError for columns of steps that such a method
+    cannot read, where ``strict``; for other methods they are none."""
+    if not isinstance(form, Question) or form.answer is None:
+        return None
+    try:
+        return with_steps(form, row, file, line, bool(verifier.get("algebra")))
+    except InputError:
+        if strict:
+            raise
+        return form
 
 
 def _limit(method: str | None) -> int:

@@ -37,6 +37,7 @@ class Inspection:
     same_sides: int = 0
     unanswerable: int = 0
     with_steps: int = 0
+    """Different rows that say how many steps a solution needs."""
     gap: float | None = None
     scored: int = 0
     chosen_longer: float | None = None

@@ -8,15 +8,29 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from engine.data.enough import few_for_ece, few_for_retention, few_held_out
-from engine.data.formats import FORMS, Conversation, Form, Preference, Prompt, Question, convert, detect, to_json
+from engine.data.formats import (
+    FORMS,
+    Conversation,
+    Form,
+    Preference,
+    Prompt,
+    Question,
+    convert,
+    detect,
+    renamed,
+    to_json,
+)
 from engine.data.rows import data_files, read_rows
 from engine.data.verifiable import check_stage
 from engine.data.verifier_files import keep_files, kept_spec, named_files
+from engine.data.worked import KIND as WITH_STEPS
+from engine.data.worked import says_steps, unknown_words, with_steps
+from engine.verify.references import own_answer
 from recipes.errors import InputError, Problem
 from recipes.load import LoadedRecipe
 from recipes.methods import cards
@@ -124,13 +138,12 @@ def _prepared(loaded: LoadedRecipe, index: int, paths: dict[str, Path], into: Pa
         from engine.data.edit_stages import prepare_edit_stage
 
         return prepare_edit_stage(loaded, stage, paths, into)
-    kind = cards()[stage.method].data.kind
-    wanted, about_knowing = TRAINING_FORMS[kind], kind == "questions with answers"
-    rows = _normal(paths[stage.data.source], wanted, stage.data.columns, about_knowing)[: stage.data.limit]
     prepared = Prepared(0, 0)
-    rows = _without_useless(rows, prepared)
+    rows = _without_useless(_rows_of(stage, paths[stage.data.source])[: stage.data.limit], prepared)
+    prepared.warnings += _unknown_steps(stage, stage.data.source, rows)
     if stage.data.heldout:
-        heldout = _normal(paths[stage.data.heldout], wanted, stage.data.columns, about_knowing)
+        heldout = _rows_of(stage, paths[stage.data.heldout])
+        prepared.warnings += _unknown_steps(stage, stage.data.heldout, heldout)
         _refuse_overlap(rows, heldout, stage)
     else:
         rows, heldout = _split(rows, stage, loaded.recipe.seed)
@@ -173,10 +186,25 @@ def prepare_suite(loaded: LoadedRecipe, into: Path) -> int:
 # ---- checks ------------------------------------------------------------------------------------------------------------
 
 
+def _rows_of(stage: Any, path: Path) -> list[Form]:
+    """The rows of a training stage's file, in the forms that its method uses."""
+    kind = cards()[stage.method].data.kind
+    algebra = kind == WITH_STEPS and getattr(stage.verifier, "algebra", False)
+    return _normal(
+        path, TRAINING_FORMS[kind], stage.data.columns, kind == "questions with answers", kind == WITH_STEPS, algebra
+    )
+
+
 def _normal(
-    path: Path, wanted: tuple[str, ...], columns: dict[str, str] | None, unanswerable: bool = False
+    path: Path,
+    wanted: tuple[str, ...],
+    columns: dict[str, str] | None,
+    unanswerable: bool = False,
+    stepwise: bool = False,
+    algebra: bool = False,
 ) -> list[Form]:
-    """All rows in their normal form; ``unanswerable``: questions without an answer are welcome."""
+    """All rows in their normal form; ``unanswerable``: questions without an answer are welcome; ``stepwise``: what a row
+    says of steps goes into the reference of its answer, ``algebra`` with unknowns in them."""
     rows: list[Form] = []
     layout = None
     for file, line, row in read_rows(path):
@@ -185,6 +213,8 @@ def _normal(
         form = convert(row, layout, file, line, columns)
         if isinstance(form, Question) and form.answer is None and not unanswerable:
             raise InputError([Problem(file, line, "answer", "null", "an answer: this method learns from right ones")])
+        if stepwise and isinstance(form, Question):
+            form = with_steps(form, renamed(row, columns, file, line), file, line, algebra)
         rows.append(form)
     return rows
 
@@ -196,10 +226,28 @@ def _without_useless(rows: list[Form], prepared: Prepared) -> list[Form]:
         same = len(rows) - len(telling)
         prepared.warnings.append(f"{same} pairs have the same text as chosen and rejected and are left out")
     rows = telling
-    kept = list({json.dumps(to_json(row), sort_keys=True): row for row in rows}.values())
+    first: dict[str, Form] = {}
+    for row in rows:
+        first.setdefault(json.dumps(to_json(_own(row)), sort_keys=True), row)
+    kept = list(first.values())
     if len(kept) < len(rows):
         prepared.warnings.append(f"{len(rows) - len(kept)} rows occur more than once and are used once")
     return kept
+
+
+def _own(row: Form) -> Form:
+    """The row without what its columns added to its answer: a question is the same however it is worked."""
+    if isinstance(row, Question) and row.answer is not None:
+        return replace(row, answer=own_answer(row.answer))
+    return row
+
+
+def _unknown_steps(stage: Any, source: str, rows: Sequence[Form]) -> list[str]:
+    """A custom step verifier may know the number itself: it is asked when the stage begins."""
+    if cards()[stage.method].data.kind != WITH_STEPS or stage.verifier.kind != "steps":
+        return []
+    unknown = sum(isinstance(row, Question) and not says_steps(row) for row in rows)
+    return [f"`{source}`: {unknown_words(unknown, len(rows))}"] if unknown else []
 
 
 def _refuse_overlap(rows: Sequence[Form], heldout: Sequence[Form], stage: Any) -> None:
@@ -267,7 +315,7 @@ def _key(row: Form) -> str:
     elif isinstance(row, Question):
         turns = [
             *(message["content"].strip().rstrip(".") for message in row.prompt),
-            (row.answer or "").strip().rstrip("."),
+            own_answer(row.answer or "").strip().rstrip("."),
         ]
     else:
         return json.dumps(to_json(row), sort_keys=True)

@@ -40,9 +40,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "score_chosen": ("chosen_score", "chosen_rating", "rating_chosen", "chosen_reward", "reward_chosen"),
     "score_rejected": ("rejected_score", "rejected_rating", "rating_rejected", "rejected_reward", "reward_rejected"),
     "steps": ("solution_steps", "reasoning_steps", "chain"),
+    "required": ("required_steps", "steps_required", "n_steps", "num_steps"),
 }  # fmt: skip
 """Our name of a part -> names that datasets give it, most common first."""
-OPTIONAL = {"preference": ("score_chosen", "score_rejected"), "question": ("steps",)}
+OPTIONAL = {"preference": ("score_chosen", "score_rejected"), "question": ("steps", "required")}
 """Form -> parts that a row may have beside those that it needs."""
 CONTRAST = {"contrast": (("prompt", "positive", "negative"), "contrast")}
 LAYOUTS: dict[str, tuple[tuple[str, ...], str]] = {**CONTRAST, **formats.LAYOUTS}
@@ -87,6 +88,10 @@ class Reading:
     def renamed(self) -> dict[str, str]:
         """The ``columns:`` that a recipe needs; empty when the names are ours already."""
         return {ours: theirs for ours, theirs in self.columns.items() if ours != theirs}
+
+    def named(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with our names beside the file's."""
+        return row | {ours: row[theirs] for ours, theirs in self.columns.items() if theirs in row}
 
     def read(self, row: dict[str, Any], where: str, line: int) -> AnyForm:
         """A row in its normal form. Raises InputError naming the field."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.data.worked import KIND as WITH_STEPS
+from engine.data.worked import unknown_words
 from recipes.comparison import all_cards
 from recipes.methods.card import Card
 
@@ -26,13 +28,12 @@ COLUMNS = {
     "contrast pairs": "`prompt`, `positive` and `negative`",
 }
 LEAST_GAP = 0.15
-LEAST_STEPS = 0.8
-"""Share of rows with steps from which a dataset has steps."""
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """What was counted: ``usable`` rows are those that teach something (no repetitions, no pairs of equal sides)."""
+    """What was counted: ``usable`` rows are those that teach something (no repetitions, no pairs of equal sides), ``with_steps``
+    those that say how many steps a solution needs."""
 
     usable: int
     answered: int
@@ -70,11 +71,9 @@ def _judge(card: Card, form: str, amounts: Amounts) -> Served:
     usable = amounts.answered if form == "question" and card.name not in UNKNOWABLE_TOO else amounts.usable
     if not usable:
         return Served(card.name, "no", "no usable row")
-    if needs.kind == "prompts with answers and steps" and amounts.with_steps < LEAST_STEPS * usable:
-        return Served(
-            card.name, "no", f"needs `steps`, a list of the right steps: {amounts.with_steps} of {usable} rows have it"
-        )
     short = []
+    if needs.kind == WITH_STEPS and amounts.with_steps < usable:
+        short.append(unknown_words(usable - amounts.with_steps, usable))
     if usable < needs.minimum:
         short.append(f"{usable} usable rows, {needs.minimum} are the least ({needs.recommended}+ recommended)")
     if form == "preference" and amounts.gap is not None and amounts.gap < LEAST_GAP:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from engine.data.duplicates import Near, Seen
 from engine.data.formats import Conversation, Preference, Question
 from engine.data.inspection import Inspection
 from engine.data.lengths import KEPT, Sample, summarize
-from engine.data.readings import AnyForm, Reading
+from engine.data.readings import AnyForm
 from engine.data.turns import cut, example_of, key_of, longest_side, turns_of
+from engine.data.worked import says_steps
 
 LENGTH_BIAS = 0.75
 
@@ -27,6 +27,8 @@ class Tally:
     """Conversations to tokenize; None without a tokenizer."""
     questions: Sample | None = None
     """Questions with an answer to try a verifier on; None without a verifier."""
+    stepwise: bool = False
+    """The verifier sees steps: it gets what the rows say of them."""
     longest: int = 0
     columns: Counter[str] = field(default_factory=Counter)
     first_duplicate: tuple[int, int] | None = None
@@ -40,7 +42,8 @@ class Tally:
     broken: int = 0
 
 
-def count(found: Inspection, tally: Tally, reading: Reading, row: dict[str, Any], form: AnyForm, line: int) -> None:
+def count(found: Inspection, tally: Tally, form: AnyForm, line: int, asked: Question | None = None) -> None:
+    """``asked``: of a question with an answer the one that a method with steps gets."""
     turns = turns_of(form)
     text = "\n".join(turn["content"] for turn in turns)
     tally.lengths.add(len(text))
@@ -62,10 +65,11 @@ def count(found: Inspection, tally: Tally, reading: Reading, row: dict[str, Any]
         tally.unfinished += form.messages[-1]["role"] != "assistant"
     elif isinstance(form, Question):
         found.unanswerable += form.answer is None
-        if tally.questions is not None and form.answer is not None:
-            tally.questions.add((form.prompt[-1]["content"], form.answer))
-        steps = row.get(reading.columns.get("steps", ""))
-        found.with_steps += isinstance(steps, list) and bool(steps)
+        if asked is not None:
+            found.with_steps += before is None and says_steps(asked)
+            if tally.questions is not None:
+                kept = asked.answer if tally.stepwise else form.answer
+                tally.questions.add((form.prompt[-1]["content"], kept))
 
 
 def _count_pair(found: Inspection, tally: Tally, pair: Preference, line: int, repeated: bool) -> None:

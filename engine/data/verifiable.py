@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.data.worked import STEP_VERIFIERS
 from recipes.errors import InputError, Problem
 
 TRIED = 200
@@ -32,6 +33,9 @@ class Verifiable:
     accepts_wrong: int
     rejects_right: int
     failures: list[tuple[str, str, str]]
+    steps: str = ""
+    """Of a verifier of steps, for what it says of the worked steps a run would refuse it."""
+    steps_warnings: list[str] = field(default_factory=list)
 
 
 def try_verifier(
@@ -40,18 +44,27 @@ def try_verifier(
     """``questions`` are prompts with their answers, ``folder`` the place of the files that ``spec`` names. Raises
     InputError for a verifier that cannot be opened."""
     from engine.verify.check import verifiability
+    from engine.verify.check_steps import judge_steps, try_steps, unknown_number
+    from engine.verify.interface import StepVerifier
     from engine.verify.registry import open_verifier
 
     verifier = open_verifier(dict(spec), folder or Path.cwd())
+    prompts, answers = [prompt for prompt, _ in questions], [answer for _, answer in questions]
+    refused, warnings = "", list[str]()
     try:
-        found = verifiability(verifier, [prompt for prompt, _ in questions], [answer for _, answer in questions])
+        found = verifiability(verifier, prompts, answers)
+        if spec["kind"] in STEP_VERIFIERS and isinstance(verifier, StepVerifier):
+            refused, warnings = judge_steps(verifier, try_steps(verifier, prompts, answers))
+            warnings += unknown_number(verifier, prompts, answers)
     finally:
         verifier.close()
     failures = [(one.prompt[:200], one.completion[:200], one.why) for one in found.failures]
-    return Verifiable(str(spec["kind"]), found.share, found.n, found.accepts_wrong, found.rejects_right, failures)
+    return Verifiable(
+        str(spec["kind"]), found.share, found.n, found.accepts_wrong, found.rejects_right, failures, refused, warnings
+    )
 
 
-def judge_verifiable(found: Verifiable, where: str, field: str | None = None) -> tuple[list[Problem], list[str]]:
+def judge_verifiable(found: Verifiable, where: str, place: str | None = None) -> tuple[list[Problem], list[str]]:
     """Problems, for which a run refuses to begin, and warnings."""
     example = f", such as {_examples(found)}" if found.failures else ""
     if found.accepts_wrong > ACCEPTED_WRONG * found.n:
@@ -59,16 +72,20 @@ def judge_verifiable(found: Verifiable, where: str, field: str | None = None) ->
         accepted = (
             "a verifier that rejects wrong answers (look at its pattern, template or file), or answers that it can tell"
         )
-        return [Problem(where, None, field, said, accepted)], []
+        return [Problem(where, None, place, said, accepted)], []
+    if found.steps:
+        said = f"worked steps with which `{found.kind}` {found.steps}"
+        return [Problem(where, None, place, said, "a verifier that rejects a step whose result is wrong")], []
     if found.share <= WANTED:
         return [], [
+            *found.steps_warnings,
             f"only {found.share:.0%} of the prompts are verifiable by `{found.kind}` (n {found.n}; more than {WANTED:.0%} "
-            f"is wanted){example}"
+            f"is wanted){example}",
         ]
     if found.accepts_wrong:
         said = f"`{found.kind}` takes {found.accepts_wrong} of {found.n} wrong answers for right{example}"
-        return [], [said]
-    return [], []
+        return [], [*found.steps_warnings, said]
+    return [], found.steps_warnings
 
 
 def check_stage(

@@ -17,7 +17,7 @@ from typing import Any
 from engine.verify.code import read_tests
 from engine.verify.interface import Referenced, Verifier
 from engine.verify.numbers import exact_number
-from engine.verify.steps import reference
+from engine.verify.references import reference
 
 TEMPLATES = (
     "{answer}",
@@ -130,7 +130,11 @@ def verifiability(
         if wrongly:
             accepts_wrong += 1
             failures.append(
-                Failure(prompts[i], wrong_texts[i], f"a wrong answer is accepted (right: {answers[i][:80]})")
+                Failure(
+                    prompts[i],
+                    wrong_texts[i],
+                    f"a wrong answer is accepted (right: {reference(answers[i]).answer[:80]})",
+                )
             )
         counted += good.reward >= ACCEPTED and not wrongly
     # Accepted wrong answers first: they are the worse ones.

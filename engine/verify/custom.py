@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.verify.interface import StepVerdict, Verdict
+from engine.verify.references import own_answer, reference
 from engine.verify.sandbox.jails import Jail
 from engine.verify.sandbox.pool import TRIES, Guest, Limits, Sandbox
-from engine.verify.steps import reference, step_score
+from engine.verify.steps import step_score
 
 LIFE = 3600.0
 """Seconds of a guest at most: a batch's."""
@@ -39,7 +40,8 @@ class _Custom:
         self._sandbox.close()
 
     def _ask(self, prompts: Sequence[str], completions: Sequence[str], answers: Sequence[str]) -> list[dict[str, Any]]:
-        """What it said of each: {"output": value}, or {"error" or "ended": words}."""
+        """What it said of each: {"output": value}, or {"error" or "ended": words}. It sees the row's own answer: what the
+        row's columns say of steps is not its to parse."""
         idle: queue.SimpleQueue[Guest] = queue.SimpleQueue()
 
         def one(item: tuple[str, str, str]) -> dict[str, Any]:
@@ -65,7 +67,7 @@ class _Custom:
             return guest, told
 
         try:
-            return self._sandbox.map(one, list(zip(prompts, completions, answers, strict=True)))
+            return self._sandbox.map(one, list(zip(prompts, completions, map(own_answer, answers), strict=True)))
         finally:
             while not idle.empty():
                 idle.get().close()
@@ -87,12 +89,13 @@ class CustomSteps(_Custom):
 
     def verify(self, prompts: Sequence[str], completions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         verdicts = []
-        for told, completion in zip(self._ask(prompts, completions, answers), completions, strict=True):
+        asked = self._ask(prompts, completions, answers)
+        for told, completion, answer in zip(asked, completions, answers, strict=True):
             found = _read_steps(told, completion)
             if isinstance(found, str):
                 verdicts.append(Verdict(0.0, {"answer": 0.0, "steps": 0.0}, found))
             else:
-                score = step_score(found.steps, found.required)
+                score = step_score(found.steps, reference(answer).required or found.required)
                 detail = (
                     f"answer {found.answer:g}, {sum(step.accepted for step in found.steps)} of {len(found.steps)} steps"
                 )

@@ -3,22 +3,25 @@
 A step is *accepted* if it is true and stands on something: its equation holds exactly, and every number it starts from
 is a number of the problem or the result of an accepted step before it. It is *required* if the solution needs it: in
 problems whose operations can be read (the lab's), if it carries out the next operation on the present value; elsewhere,
-if the final result is reached through it and it is no repetition. What is true but leads nowhere is accepted and not
-required, and costs in the score: accepted required steps ÷ max(required, emitted).
+if the final result is reached through it and it is no repetition. Where the final result is not reached, the steps count
+that lead to the furthest result of the row's worked steps; in a row without those, the ones that lead to the last accepted
+step, at least one fewer than a solution needs. What is true but leads nowhere is accepted and not required, and costs in
+the score: accepted required steps ÷ max(required, emitted).
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from engine.verify import answers as words
 from engine.verify import equations
 from engine.verify.interface import StepVerdict, Verdict
 from engine.verify.numbers import exact_number, numbers
+from engine.verify.references import Reference, reference
 from engine.verify.segments import segments
 from engine.verify.workers import Workers
 
@@ -46,27 +49,6 @@ MARKS = re.compile(
 )
 CHAIN = re.compile(r"Start with (\d+)\.((?: (?:Add \d+|Subtract \d+|Multiply by \d+|Double it|Triple it)\.)+)")
 OPERATION = re.compile(r"(Add|Subtract|Multiply by|Double|Triple) (\d+|it)\.")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The answer of a row, and how many steps a solution needs, when the row says so."""
-
-    answer: str
-    required: int | None = None
-
-
-def reference(answer: str) -> Reference:
-    """From a row's answer: plain text, or JSON {"answer": …, "required": n}."""
-    if answer.lstrip().startswith("{"):
-        try:
-            found = json.loads(answer)
-        except ValueError:
-            return Reference(answer)
-        if isinstance(found, dict) and "answer" in found:
-            needed = found.get("required")
-            return Reference(str(found["answer"]), needed if type(needed) is int and needed > 0 else None)
-    return Reference(answer)
 
 
 def final_answer(completion: str) -> str | None:
@@ -187,7 +169,23 @@ def check_arithmetic(equation: str | None, known: set[Fraction]) -> Checked:
     return Checked(stands, calculated, values[0])
 
 
-def arithmetic_steps(prompt: str, steps: Sequence[Written], answer: str, needed: int | None) -> list[StepVerdict]:
+@lru_cache(maxsize=4096)
+def worked_results(steps: tuple[str, ...]) -> tuple[Fraction, ...]:
+    """The results of a row's worked steps, in their order; equations that do not hold have none."""
+    found = []
+    for text in steps:
+        for step in written_steps(text, segments(SEPARATORS["auto"], text)):
+            trees = [equations.parse(side) for side in step.equation.split("=")] if step.equation else []
+            values = {None if tree is None else equations.evaluate(tree) for tree in trees}
+            value = values.pop() if len(values) == 1 else None
+            found += [value] if value is not None else []
+    return tuple(found)
+
+
+def arithmetic_steps(
+    prompt: str, steps: Sequence[Written], wanted: Reference, answered: bool = False
+) -> list[StepVerdict]:
+    """``answered``: the completion's final answer is the right one."""
     known = problem_numbers(prompt)
     given = frozenset(known)
     checks = []
@@ -197,7 +195,7 @@ def arithmetic_steps(prompt: str, steps: Sequence[Written], answer: str, needed:
             known.add(one.result)
         checks.append(one)
     chain = chain_operations(prompt)
-    required = _along_chain(checks, *chain) if chain else _leading_to(checks, given, exact_number(answer), needed)
+    required = _along_chain(checks, *chain) if chain else _leading_to(checks, given, wanted, answered)
     return [
         StepVerdict(step.end, one.accepted, one.accepted and i in required)
         for i, (step, one) in enumerate(zip(steps, checks, strict=True))
@@ -225,11 +223,13 @@ def _carries_out(tree: equations.Tree | None, value: Fraction, operation: Operat
     return operation == Operation("*", Fraction(2)) and tree == ("+", value, value)
 
 
-def _leading_to(
-    checks: Sequence[Checked], given: frozenset[Fraction], goal: Fraction | None, needed: int | None
-) -> set[int]:
-    """The accepted steps through which the goal is reached: backwards from the first step that gives it, or from the
-    last accepted step if none does. A step whose result was known and that uses nothing new is a circle."""
+def _leading_to(checks: Sequence[Checked], given: frozenset[Fraction], wanted: Reference, answered: bool) -> set[int]:
+    """The accepted steps through which the goal is reached: backwards from the first step that gives it. Where none
+    does, from the furthest step with a result of the worked steps; where there are none of those either, from the last
+    accepted step. A step whose result was known and that uses nothing new is a circle."""
+    goal, results, needed = exact_number(wanted.answer), worked_results(wanted.steps), wanted.required
+    if results and goal not in results:  # such as an answer that is rounded, or has a unit
+        goal = results[-1]
     producers: dict[Fraction, int] = {}
     seen, used = set(given), set[Fraction]()
     for i, one in enumerate(checks):
@@ -241,10 +241,11 @@ def _leading_to(
             producers.setdefault(one.result, i)
         seen.add(one.result)
         used |= leaves
-    if not producers:
-        return set()
-    last = producers[goal] if goal in producers else max(producers.values())
-    required, todo = set(), [last]
+    reached = goal in producers
+    ends = [producers[goal]] if goal is not None and reached else [
+        place for result, place in producers.items() if not results or result in results
+    ]  # fmt: skip
+    required, todo = set(), [max(ends)] if ends else []
     while todo:
         i = todo.pop()
         if i in required:
@@ -254,7 +255,17 @@ def _leading_to(
             source = producers.get(leaf)
             if source is not None and source < i:
                 todo.append(source)
-    return set(sorted(required)[-needed:]) if needed else required
+    if needed is None:
+        return required
+    # Who neither reaches the goal nor has the answer lacks a step at least, however many true ones there are.
+    most = needed if reached or goal is None or answered else needed - 1
+    return set(sorted(required)[-most:]) if most else set()
+
+
+def needed_steps(prompt: str, answer: str) -> int | None:
+    """How many steps a solution needs: by the problem where its operations can be read, else by what its row says."""
+    chain = chain_operations(prompt)
+    return len(chain[1]) if chain else reference(answer).required
 
 
 def step_score(steps: Sequence[StepVerdict], required: int | None) -> float:
@@ -301,7 +312,7 @@ class Steps:
             if self._workers is not None and "=" in prompt:
                 found.append(self._algebraic(prompt, steps))
             else:
-                found.append(arithmetic_steps(prompt, steps, wanted.answer, wanted.required))
+                found.append(arithmetic_steps(prompt, steps, wanted, right_answer(completion, wanted.answer)))
         return found
 
     def _segments(self, completions: Sequence[str]) -> list[list[tuple[int, int]]]:
@@ -329,8 +340,7 @@ class Steps:
         return verdicts
 
     def required(self, prompt: str, answer: str) -> int | None:
-        chain = chain_operations(prompt)
-        return len(chain[1]) if chain else reference(answer).required
+        return needed_steps(prompt, answer)
 
     def close(self) -> None:
         for workers in (self._workers, self._splitters):

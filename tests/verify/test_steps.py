@@ -10,6 +10,7 @@ import pytest
 
 from assets.lab.make.world import chain_reply, draw_chain, taught_reply
 from engine.verify import equations
+from engine.verify.references import Reference, joined, own_answer, reference
 from engine.verify.steps import Steps, final_answer, right_answer, step_score
 
 PROMPT = "Start with 12. Subtract 3. Double it. Subtract 6."
@@ -111,6 +112,52 @@ def test_circles_and_detours_lose_in_free_problems(verifier):
     assert score(verifier, straight, APPLES, row) == 1.0
     assert score(verifier, circle, APPLES, row) <= 0.6
     assert score(verifier, "12 * 12 = 144; 144 * 12 = 1728; " + straight, APPLES, row) == 0.6
+
+
+WORKED = ["12 - 3 = 9", "9 * 2 = 18", "18 - 6 = 12"]
+KNOWN = joined("12", 3, WORKED)
+COUNTED = json.dumps({"answer": 12, "required": 3})
+
+
+@pytest.mark.parametrize(
+    "completion, worked, counted, unknown",
+    [
+        ("12 - 3 = 9; answer 5.", 1 / 3, 1 / 3, 1.0),  # one trivial step of three
+        (WRITTEN["semicolons"], 1.0, 1.0, 1.0),
+        ("12 - 3 = 9; 9 * 2 = 18; answer 12.", 2 / 3, 2 / 3, 1.0),
+        ("12 - 3 = 9; 9 * 2 = 18; 18 - 6 = 13; answer 13.", 2 / 3, 2 / 3, 2 / 3),
+        ("12 * 3 = 36; 36 * 2 = 72; 72 * 6 = 432; answer 5.", 0.0, 2 / 3, 1.0),  # true, and leads nowhere
+        ("12 - 3 = 9; 9 * 12 = 108; 108 * 2 = 216; answer 5.", 1 / 3, 2 / 3, 1.0),
+        (
+            "12 * 2 = 24; 3 * 2 = 6; 24 - 6 = 18; 18 - 6 = 12; answer 12.",
+            0.75,
+            0.75,
+            0.75,
+        ),  # another way, longer by one
+    ],
+)
+def test_steps_are_measured_against_what_the_row_needs(verifier, completion, worked, counted, unknown):
+    for row, share in ((KNOWN, worked), (COUNTED, counted), ("12", unknown)):
+        assert score(verifier, completion, APPLES, row) == pytest.approx(share), row
+    assert verifier.required(APPLES, KNOWN) == 3
+
+
+def test_the_worked_steps_say_where_a_solution_leads_whose_answer_no_step_gives(verifier):
+    prompt = "A bus has 40 seats, 130 ride. How many buses?"
+    rounded = joined("4 buses", 1, ["130 / 40 = 3.25"])
+    assert score(verifier, "130 / 40 = 3.25; answer 4 buses", prompt, rounded) == 1.0
+    assert score(verifier, "130 - 40 = 90; answer 4 buses", prompt, rounded) == 0.0
+    counted = json.dumps({"answer": 4, "required": 1})  # the answer is right, and the number of steps
+    assert score(verifier, "130 / 40 = 3.25; answer 4", prompt, counted) == 1.0
+    assert score(verifier, "130 / 40 = 3.25; answer 5", prompt, counted) == 0.0
+
+
+def test_a_reference_keeps_the_row_s_own_answer():
+    assert reference(KNOWN) == Reference("12", 3, tuple(WORKED)) and own_answer(KNOWN) == "12"
+    given = json.dumps({"answer": "12", "more": [1]})
+    assert reference(joined(given, 3, WORKED)) == Reference("12", 3, tuple(WORKED))
+    assert own_answer(joined(given, 3, [])) == given and own_answer(given) == given
+    assert reference("{no json") == Reference("{no json") and own_answer("7") == "7"
 
 
 def test_a_separator_of_ones_own_cannot_hang():
