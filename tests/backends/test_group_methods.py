@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine.backends.groups import advantage_variance, process_advantages, token_at, token_ends
+from engine.backends.groups import advantage_variance, process_advantages, silent_groups, token_at, token_ends
 from engine.models.lineage import Adapter
 from tests.backends.conftest import Vowels, questions
 from tests.backends.test_training import adapter_weights, same
@@ -86,6 +86,14 @@ def test_the_reward_rises(backend, lineage, settings, group_stage, link_type, tm
     assert link.steps[0][1]["reward_vowels"] == pytest.approx(link.steps[0][1]["reward"])
     assert {"silent_groups", "clipped", "advantage_variance", "completion_length"} <= link.steps[0][1].keys()
     assert link.samples and set(link.samples[0][3]) == {"reward", "vowels"}
+    # Of rewards normalised in their groups: 1 for each group that disagrees, whatever the scale, 0 for a silent one.
+    for _, values in link.steps:
+        assert values["advantage_variance"] == pytest.approx(1 - values["silent_groups"], abs=1e-6)
+
+
+def test_a_group_is_silent_whatever_its_reward_and_however_near_others_are():
+    assert silent_groups([0.3] * 8 + [1 / 3] * 8 + [0.0] * 7 + [1.0], 8) == pytest.approx(2 / 3)
+    assert silent_groups([0.5, 0.5001], 2) == 0.0 and silent_groups([0.2, 0.2, 0.9, 0.9], 2) == 1.0
 
 
 def test_advantage_variance_is_the_share_of_groups_that_disagree():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from engine.backends.interface import Probe
 from engine.backends.pytorch.cpo import Controller
 from engine.backends.pytorch.orpo import orpo_loss
 from tests.backends.test_training import adapter_weights, logprobs, same
@@ -98,6 +99,24 @@ def test_a_step_back_is_a_step_back(backend, lineage, settings, stage, rows, lin
     steps = dict(link.steps)
     assert steps[7]["kl_coefficient"] == pytest.approx(2 * steps[6]["kl_coefficient"], rel=0.05)
     assert steps[8]["learning_rate"] == pytest.approx(steps[5]["learning_rate"] / 2)
+
+
+@pytest.mark.parametrize(
+    "kl, kept, held",
+    [(0.05, 0.95, True), (0.051, 1.0, False), (0.01, 0.94, False), (0.01, None, True), (math.nan, 1.0, False)],
+)
+def test_either_limit_is_a_breach(kl, kept, held, backend, lineage, settings, stage, rows, link_type, tmp_path):
+    """The region's edges (KL 0.05, retention 0.95) are inside; a KL that is no number is not."""
+
+    class Probed(link_type):
+        def probe(self, step):
+            return Probe(kl=kl, retention=kept, n=4)
+
+    policy = backend.load(lineage, tmp_path, settings())
+    start = adapter_weights(policy)
+    link = Probed(tmp_path / "run")
+    backend.train("cpo", policy, rows["cpo"], stage(steps=3), link)
+    assert link.probes == [(3, held)] and same(adapter_weights(policy), start) is not held
 
 
 def test_back_to_the_very_start(backend, lineage, settings, stage, rows, link_type, tmp_path):

@@ -185,14 +185,31 @@ def test_an_exit_is_a_failure_whatever_its_code(code, source):
     assert reward(code, source).reward == 0.0
 
 
-def test_a_printed_result_is_none(code):
-    source = """
-import os, sys
-print('{"output": 4}', '{"ready": true}', "all tests passed", "reward: 1.0", sep="\\n", flush=True)
-def square(x):
-    print('{"output": 4}', file=sys.stderr)
-"""
-    assert reward(code, source).reward == 0.0
+LINES = [
+    "print({0!r}, flush=True)",
+    "print({0!r}, file=sys.stderr, flush=True)",
+    "os.write(1, {1!r})",
+    "os.write(2, {1!r})",
+    """print('{{"ready": true}}', 'all tests passed', 'reward: 1.0', {0!r}, sep='\\n', flush=True)""",
+]
+
+
+@pytest.mark.parametrize(
+    "printed", [*LINES, "; ".join(LINES)], ids=["stdout", "stderr", "fd-1", "fd-2", "praise", "all"]
+)
+def test_a_printed_result_is_none(code, printed):
+    """What is printed, in the channel's own words, is neither taken for the result nor in its way. The right one is printed
+    and a wrong one returned, and the other way round."""
+
+    def square(says, returns):
+        line = json.dumps({"output": says})
+        show = printed.format(line, line.encode() + b"\n")
+        return f"import os, sys\n{show}\ndef square(x):\n    {show}\n    return {returns}"
+
+    wrong = reward(code, square(4, "5"))
+    assert wrong.reward == 0.0 and "on input [2]: gave 5" in wrong.detail
+    right = reward(code, square(5, "x * x"))
+    assert right.reward == 1.0, right.detail
 
 
 def test_a_verdict_written_into_the_channel_is_refused(code):

@@ -26,6 +26,7 @@ from engine.backends.groups import (
     advantage_variance,
     component_means,
     questions_that_fit,
+    silent_groups,
     told_of,
 )
 from engine.backends.interface import TrainingLink
@@ -75,6 +76,8 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
         correct = torch.tensor([one.correctness for one in verdicts], device=self.accelerator.device)
         variance = advantage_variance(self.accelerator.gather(correct).tolist(), self.group_size)
         told["gauge/advantage_variance"].append(variance)
+        # Not TRL's frac_reward_zero_std: the deviation of eight rewards of 0.3 is no exact zero in fp32.
+        told["gauge/silent_groups"].append(silent_groups(rewards.tolist(), self.group_size))
         if self.is_world_process_zero() and self.state.global_step % SHOWN_EVERY == 0:
             for place in range(min(SHOWN, self.group_size)):
                 self.link.sample(self.state.global_step, asked[place], texts[place], told_of(verdicts[place]))

@@ -36,7 +36,6 @@ RENAMED = {
     "entropy": "entropy",
     "reward": "reward",
     "reward_std": "reward_std",
-    "frac_reward_zero_std": "silent_groups",
     "completions/mean_length": "completion_length",
     "completions/clipped_ratio": "clipped",
 }
