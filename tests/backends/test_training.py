@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from recipes.errors import InputError
+
 METHODS = ["sft", "dpo", "orpo", "cpo"]
 
 
@@ -47,6 +49,19 @@ def test_dropout_resumes_to_the_bit_as_well(backend, lineage, settings, stage, r
     link = link_type(tmp_path / "resumed", resume=(tmp_path / "whole" / "step-5", 5))
     backend.train("sft", again, rows["sft"], stage(), link)
     assert same(adapter_weights(whole), adapter_weights(again))
+
+
+def test_a_checkpoint_of_two_processes_is_not_taken_up_by_one(
+    backend, lineage, settings, stage, rows, link_type, tmp_path
+):
+    policy = backend.load(lineage, tmp_path, settings())
+    backend.train("sft", policy, rows["sft"], stage(steps=2), link_type(tmp_path / "one", every=1))
+    saved = tmp_path / "one" / "step-1"
+    for rank in "01":
+        (saved / f"rng_state_{rank}.pth").write_bytes((saved / "rng_state.pth").read_bytes())
+    (saved / "rng_state.pth").unlink()
+    with pytest.raises(InputError, match=r"`processes`: found `1`.*`processes: 2`"):
+        backend.train("sft", policy, rows["sft"], stage(steps=2), link_type(tmp_path / "two", resume=(saved, 1)))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -248,8 +263,6 @@ def test_full_fine_tuning_trains_every_weight_against_a_real_copy(
 
 
 def test_rows_without_anything_to_train_on_are_bad_input(backend, lineage, settings, stage, rows, link_type, tmp_path):
-    from recipes.errors import InputError
-
     policy = backend.load(lineage, tmp_path, settings())
     with pytest.raises(InputError, match="max_length"):
         backend.train("sft", policy, rows["sft"], stage(max_length=3), link_type(tmp_path / "run"))

@@ -7,13 +7,13 @@ from (seed, epoch), and the buffer is part of every checkpoint.
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
@@ -42,8 +42,8 @@ from engine.backends.pytorch.training import LinkedTrainer, training_arguments
 from engine.backends.tokens import encode_prompt
 from engine.verify.interface import Verifier
 
-BUFFER = "completions.safetensors"
-PROGRESS = "generation.json"
+BUFFER = "completions-{}.safetensors"
+"""What is left of a generation, by rank."""
 
 
 class EpochSampler(RepeatSampler):
@@ -154,11 +154,18 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
         plain = super()._get_train_sampler(dataset)
-        return EpochSampler(
+        self._order = EpochSampler(
             plain.data_source, plain.mini_repeat_count, plain.batch_size, plain.repeat_count, plain.shuffle, plain.seed
         )
+        return self._order
 
-    def save_state(self, folder: Path) -> None:
+    def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
+        # Told here as well: in several processes accelerate (1.15) loses the way to a sampler below what skips the
+        # steps that a resume does not repeat (SkipBatchSampler over BatchSamplerShard), and epoch 0 would come again.
+        self._order.set_epoch(epoch)
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
+
+    def save_own_state(self, folder: Path) -> None:
         buffer = self._buffered_inputs or []
         tensors = {
             f"{place}.{name}": value.clone().contiguous()  # scalars are shared between the parts
@@ -166,18 +173,21 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
             for name, value in batch.items()
             if torch.is_tensor(value)
         }
-        save_file(tensors, folder / BUFFER)
-        (folder / PROGRESS).write_text(json.dumps({"step": self._step, "batches": len(buffer)}))
+        save_file(tensors, self._own(folder), {"step": str(self._step), "batches": str(len(buffer))})
 
     def load_state(self, folder: Path) -> None:
-        progress = json.loads((folder / PROGRESS).read_text())
-        tensors = load_file(folder / BUFFER, device=str(self.accelerator.device))
-        batches: list[dict[str, torch.Tensor]] = [{} for _ in range(progress["batches"])]
-        for name, value in tensors.items():
-            place, _, key = name.partition(".")
-            batches[int(place)][key] = value
-        self._step = progress["step"]
+        with safe_open(self._own(folder), "pt") as file:
+            told = file.metadata()
+            batches: list[dict[str, torch.Tensor]] = [{} for _ in range(int(told["batches"]))]
+            for name in file.keys():  # noqa: SIM118 - it is no dict
+                place, _, key = name.partition(".")
+                batches[int(place)][key] = file.get_tensor(name).to(self.accelerator.device)
+        self._step = int(told["step"])
         self._buffered_inputs = batches or None
+
+    def _own(self, folder: Path) -> Path:
+        """Each rank answered its own share of a generation's prompts."""
+        return folder / BUFFER.format(self.accelerator.process_index)
 
 
 def grpo_arguments(stage: Any, policy: TorchPolicy) -> dict[str, Any]:
