@@ -127,6 +127,21 @@ def test_what_is_measured_does_not_depend_on_whether_this_process_has_trained(
     assert calls
 
 
+def test_nor_does_what_is_measured_against_the_copy_of_full_fine_tuning(backend, lineage, settings, rows, tmp_path):
+    policy = backend.load(lineage, tmp_path, settings(training="full", needs_reference=True))
+    prompts, texts = [row.prompt for row in rows["dpo"][:3]], [row.chosen for row in rows["dpo"][:3]]
+    fresh = policy.score(prompts, texts, of="start")
+    plain = policy.reference.forward
+
+    def mixed(*args, **kwargs):
+        with torch.autocast("cpu", torch.bfloat16):
+            return plain(*args, **kwargs)
+
+    policy.reference._original_forward, policy.reference.forward = plain, mixed
+    assert policy.score(prompts, texts, of="start") == fresh
+    assert policy.reference.forward is mixed
+
+
 def logprobs(policy, prompt, text):
     """Full log-softmaxes (T, V) in float64 at the positions of a completion, under the policy and under the base."""
     opening = policy.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)

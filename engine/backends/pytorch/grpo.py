@@ -15,7 +15,7 @@ from datasets import Dataset
 from safetensors import safe_open
 from safetensors.torch import save_file
 from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import RepeatSampler
+from trl.trainer.utils import RepeatSampler, add_fused_lm_head
 
 from engine.backends.groups import (
     KL_EVERY,
@@ -78,6 +78,13 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
                 self.link.sample(self.state.global_step, asked[place], texts[place], told_of(verdicts[place]))
         self.scored(asked, texts, answers, completion_ids_list)
         return rewards.unsqueeze(1)
+
+    def compare_with(self, reference: torch.nn.Module, weight: float) -> None:
+        """In full fine-tuning: take the policy's frozen start for the KL in the loss, as ``__init__`` does with a model that
+        it loads by the base's name. That would be a third one in memory, and without the lineage's edits."""
+        add_fused_lm_head(reference, temperature=self.temperature)
+        self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+        self.beta = self.args.beta = weight
 
     def prepare(self, stage: Any) -> None:
         """Take from the stage what the objective needs beyond TRL's settings."""
@@ -215,13 +222,18 @@ def train_group(kind: type[LinkedGRPOTrainer], policy: TorchPolicy, rows: Any, s
     dataset = Dataset.from_list([{"prompt": list(row.prompt), "answer": row.answer} for row in questions])
     if not stage.kl_weight:  # with a KL in the loss TRL makes the copy itself, and refuses another one
         policy.freeze_start()
+    arguments = training_arguments(stage, policy, link.folder()) | grpo_arguments(stage, policy)
+    if policy.reference is not None:
+        arguments["beta"] = 0.0  # or TRL would load a model of its own to compare with
     trainer = kind(
         model=policy.model,
         reward_funcs=[_never_called],
-        args=GRPOConfig(**training_arguments(stage, policy, link.folder()), **grpo_arguments(stage, policy)),
+        args=GRPOConfig(**arguments),
         train_dataset=dataset,
         processing_class=policy.tokenizer,
     )
+    if policy.reference is not None:
+        trainer.compare_with(policy.reference, stage.kl_weight)
     trainer.verifier = rows.verifier
     trainer.group_size = stage.group_size
     trainer.prepare(stage)
