@@ -36,8 +36,8 @@ def forecast(description: dict[str, Any]) -> dict[str, Any]:
     whole logits held, and for a quantized base prepare_model_for_kbit_training, which keeps the rest in fp32;
     ``stage``: what this project's stages run, with TRL's fused head), ``batch_size`` (per device; pairs for DPO, ORPO,
     CPO), ``length`` (every row is taken to be that long), ``gradient_checkpointing`` (default false), ``lora_targets``
-    (default all-linear), ``double_quant``, ``training`` (lora or full), ``reference`` (of DPO and CPO: base, adapter,
-    copy, precomputed). A full fine-tuning with AdamW keeps gradients and states in the weights' precision, as
+    (default all-linear), ``double_quant``, ``training`` (lora or full), ``reference`` (base, adapter, copy; of DPO and
+    CPO also precomputed). A full fine-tuning with AdamW keeps gradients and states in the weights' precision, as
     torch.optim does. Without hardware, the GPU that ``run`` names (gpu_key, gpu_name), else no verdict.
 
     Returns ``{"method", "memory": {"allocated_mib", "reserved_mib", "process_mib", "low_mib", "high_mib", "tier",

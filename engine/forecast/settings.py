@@ -15,6 +15,9 @@ PAIRS = ("dpo", "orpo", "cpo")
 GROUPS = ("grpo", "rlvr")
 NO_TRAINING = ("abliteration", "steering", "calibration")
 REFERENCES = ("dpo", "cpo")
+MEASURED = ("orpo", "grpo", "rlvr")
+"""Methods that need no reference in each step: their gauges and gates compare with the stage's start, in full fine-tuning
+a copy of it."""
 
 OTHER_NAMES = {
     "seq_len": "length", "max_length": "length", "sequence_length": "length", "micro_batch": "batch_size",
@@ -90,8 +93,8 @@ class Settings:
     max_new_tokens: int = 256
     prompt_length: int = 256
     reference: str = "none"
-    """What DPO and CPO compare with: the base below the adapter, a frozen second adapter, a second model (copy),
-    log-probabilities computed beforehand."""
+    """What the policy is compared with, by DPO's and CPO's loss or by the gauges: the base below the adapter, a frozen
+    second adapter, a second model (copy), log-probabilities computed beforehand."""
     anchor_share: float = 0.25
     """CPO: general rows beside the pairs of a micro-batch, as a share of them; 0 for none."""
     gpus: int = 1
@@ -146,8 +149,8 @@ def read_settings(given: dict[str, Any], where: str = "run") -> Settings:
     method, training = values.get("method", "sft"), values.get("training", "lora")
     if method in REFERENCES and values.get("reference", "none") == "none":
         values["reference"] = "base" if training == "lora" else "copy"
-    if method == "orpo" and training == "full" and values.get("loop") == "stage":
-        values.setdefault("reference", "copy")  # not for its loss: the gauges and gates compare with it
+    if method in MEASURED and training == "full" and values.get("loop") == "stage":
+        values.setdefault("reference", "copy")
     problems += _wrong(values, names, where)
     if problems:
         raise InputError(problems)
@@ -194,7 +197,7 @@ def from_stage(recipe: Any, stage: Any, *, inherited_adapter: bool, dtype: str, 
     training = getattr(stage, "training", "lora")
     batch = getattr(stage, "batch_size", 8)
     reference = "adapter" if inherited_adapter and training == "lora" else "none"  # a frozen copy, for the gauges
-    if method == "orpo" and training == "full":
+    if method in MEASURED and training == "full":
         reference = "copy"
     if method in REFERENCES:
         reference = "copy" if training == "full" else "adapter" if inherited_adapter else "base"

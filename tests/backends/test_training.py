@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from recipes.errors import InputError
+
 METHODS = ["sft", "dpo", "orpo", "cpo"]
 
 
@@ -53,10 +55,7 @@ def test_dropout_resumes_to_the_bit_as_well(backend, lineage, settings, stage, r
 def test_moments_in_8_bit_are_in_the_checkpoint_as_well(
     optimizer, backend, lineage, settings, stage, rows, link_type, tmp_path
 ):
-    stage, settings = (
-        stage(optimizer=optimizer),
-        settings(rank=128),
-    )  # bitsandbytes leaves small matrices in full precision
+    stage, settings = stage(optimizer=optimizer), settings(rank=128)  # small matrices stay in full precision
     whole = backend.load(lineage, tmp_path, settings)
     uninterrupted = link_type(tmp_path / "whole")
     backend.train("sft", whole, rows["sft"], stage, uninterrupted)
@@ -68,6 +67,19 @@ def test_moments_in_8_bit_are_in_the_checkpoint_as_well(
     backend.train("sft", again, rows["sft"], stage, link)
     assert same(adapter_weights(whole), adapter_weights(again))
     assert link.losses() == {step: loss for step, loss in uninterrupted.losses().items() if step > 5}
+
+
+def test_a_checkpoint_of_two_processes_is_not_taken_up_by_one(
+    backend, lineage, settings, stage, rows, link_type, tmp_path
+):
+    policy = backend.load(lineage, tmp_path, settings())
+    backend.train("sft", policy, rows["sft"], stage(steps=2), link_type(tmp_path / "one", every=1))
+    saved = tmp_path / "one" / "step-1"
+    for rank in "01":
+        (saved / f"rng_state_{rank}.pth").write_bytes((saved / "rng_state.pth").read_bytes())
+    (saved / "rng_state.pth").unlink()
+    with pytest.raises(InputError, match=r"`processes`: found `1`.*`processes: 2`"):
+        backend.train("sft", policy, rows["sft"], stage(steps=2), link_type(tmp_path / "two", resume=(saved, 1)))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -131,6 +143,21 @@ def test_what_is_measured_does_not_depend_on_whether_this_process_has_trained(
     assert model.forward is mixed
     model(torch.tensor([[1, 2, 3]]))
     assert calls
+
+
+def test_nor_does_what_is_measured_against_the_copy_of_full_fine_tuning(backend, lineage, settings, rows, tmp_path):
+    policy = backend.load(lineage, tmp_path, settings(training="full", needs_reference=True))
+    prompts, texts = [row.prompt for row in rows["dpo"][:3]], [row.chosen for row in rows["dpo"][:3]]
+    fresh = policy.score(prompts, texts, of="start")
+    plain = policy.reference.forward
+
+    def mixed(*args, **kwargs):
+        with torch.autocast("cpu", torch.bfloat16):
+            return plain(*args, **kwargs)
+
+    policy.reference._original_forward, policy.reference.forward = plain, mixed
+    assert policy.score(prompts, texts, of="start") == fresh
+    assert policy.reference.forward is mixed
 
 
 def logprobs(policy, prompt, text):
@@ -269,8 +296,6 @@ def test_full_fine_tuning_trains_every_weight_against_a_real_copy(
 
 
 def test_rows_without_anything_to_train_on_are_bad_input(backend, lineage, settings, stage, rows, link_type, tmp_path):
-    from recipes.errors import InputError
-
     policy = backend.load(lineage, tmp_path, settings())
     with pytest.raises(InputError, match="max_length"):
         backend.train("sft", policy, rows["sft"], stage(max_length=3), link_type(tmp_path / "run"))

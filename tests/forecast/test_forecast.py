@@ -12,8 +12,9 @@ import pytest
 from engine.forecast import forecast
 from engine.forecast.arithmetic import memory
 from engine.forecast.model import find_model
-from engine.forecast.settings import METHODS, read_settings
+from engine.forecast.settings import METHODS, from_stage, read_settings
 from recipes.errors import InputError
+from recipes.load import load_recipe
 from tests.bench.bench_forecast import HEADROOM, judged, measured_rows, priced
 
 SMALL = "Qwen/Qwen2.5-0.5B"
@@ -63,6 +64,23 @@ def test_the_reference_of_a_full_dpo_is_a_second_model_and_of_a_lora_none():
     assert found("dpo")["memory"]["parts"]["reference"] == 0
     frozen = found("dpo", reference="adapter")["memory"]["parts"]
     assert frozen["reference"] == frozen["adapter"] > 0
+
+
+@pytest.mark.parametrize("method", ["grpo", "rlvr"])
+@pytest.mark.parametrize("weight", [0.0, 0.04])
+def test_full_rewarded_stages_count_the_copy_of_their_start(weight, method, tmp_path):
+    """Their KL is measured against it, whether or not it is in the loss."""
+    path = tmp_path / "full.yaml"
+    path.write_text(
+        f"name: full\nmodel: lab-nano\nstages:\n  - method: {method}\n    data: {{source: lab/chains.jsonl}}\n"
+        f"    steps: 10\n    kl_weight: {weight}\n    training: full\n"
+    )
+    recipe = load_recipe(str(path)).recipe
+    settings = from_stage(recipe, recipe.stages[0], inherited_adapter=False, dtype="fp32", quantization="none")
+    assert settings.reference == "copy"
+    parts = found(method, training="full")["memory"]["parts"]
+    assert parts["reference"] == pytest.approx(parts["weights"])
+    assert found(method)["memory"]["parts"]["reference"] == 0
 
 
 def test_orpo_never_needs_more_than_dpo():

@@ -62,7 +62,7 @@ def measured(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     settings = LoadSettings(
         quantization=case["quantization"], dtype=case.get("dtype", "auto"), training=case["training"],
         rank=case.get("lora_rank", 16), alpha=32.0, dropout=0.0, targets="all-linear",
-        gradient_checkpointing=case["gradient_checkpointing"], seed=0, attention=case.get("attention", "auto"), fixed_order=case.get("fixed_order", True), needs_reference=case["method"] in ("dpo", "cpo", "orpo"),
+        gradient_checkpointing=case["gradient_checkpointing"], seed=0, attention=case.get("attention", "auto"), fixed_order=case.get("fixed_order", True), needs_reference=case["method"] in ("dpo", "cpo", "orpo", "grpo", "rlvr"),
     )  # fmt: skip
     lineage = Lineage(Base(id="random", path=str(model), revision=None, files={}), None, [], [], None)
     backend = open_backend("pytorch")

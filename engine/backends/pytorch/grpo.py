@@ -7,15 +7,15 @@ from (seed, epoch), and the buffer is part of every checkpoint.
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import RepeatSampler
+from trl.trainer.utils import RepeatSampler, add_fused_lm_head
 
 from engine.backends.groups import (
     KL_EVERY,
@@ -43,8 +43,8 @@ from engine.backends.pytorch.training import LinkedTrainer, training_arguments
 from engine.backends.tokens import encode_prompt
 from engine.verify.interface import Verifier
 
-BUFFER = "completions.safetensors"
-PROGRESS = "generation.json"
+BUFFER = "completions-{}.safetensors"
+"""What is left of a generation, by rank."""
 
 
 class EpochSampler(RepeatSampler):
@@ -83,6 +83,13 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
                 self.link.sample(self.state.global_step, asked[place], texts[place], told_of(verdicts[place]))
         self.scored(asked, texts, answers, completion_ids_list)
         return rewards.unsqueeze(1)
+
+    def compare_with(self, reference: torch.nn.Module, weight: float) -> None:
+        """In full fine-tuning: take the policy's frozen start for the KL in the loss, as ``__init__`` does with a model that
+        it loads by the base's name. That would be a third one in memory, and without the lineage's edits."""
+        add_fused_lm_head(reference, temperature=self.temperature)
+        self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+        self.beta = self.args.beta = weight
 
     def prepare(self, stage: Any) -> None:
         """Take from the stage what the objective needs beyond TRL's settings."""
@@ -159,11 +166,18 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
         plain = super()._get_train_sampler(dataset)
-        return EpochSampler(
+        self._order = EpochSampler(
             plain.data_source, plain.mini_repeat_count, plain.batch_size, plain.repeat_count, plain.shuffle, plain.seed
         )
+        return self._order
 
-    def save_state(self, folder: Path) -> None:
+    def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
+        # Told here as well: in several processes accelerate (1.15) loses the way to a sampler below what skips the
+        # steps that a resume does not repeat (SkipBatchSampler over BatchSamplerShard), and epoch 0 would come again.
+        self._order.set_epoch(epoch)
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
+
+    def save_own_state(self, folder: Path) -> None:
         buffer = self._buffered_inputs or []
         tensors = {
             f"{place}.{name}": value.clone().contiguous()  # scalars are shared between the parts
@@ -171,18 +185,21 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
             for name, value in batch.items()
             if torch.is_tensor(value)
         }
-        save_file(tensors, folder / BUFFER)
-        (folder / PROGRESS).write_text(json.dumps({"step": self._step, "batches": len(buffer)}))
+        save_file(tensors, self._own(folder), {"step": str(self._step), "batches": str(len(buffer))})
 
     def load_state(self, folder: Path) -> None:
-        progress = json.loads((folder / PROGRESS).read_text())
-        tensors = load_file(folder / BUFFER, device=str(self.accelerator.device))
-        batches: list[dict[str, torch.Tensor]] = [{} for _ in range(progress["batches"])]
-        for name, value in tensors.items():
-            place, _, key = name.partition(".")
-            batches[int(place)][key] = value
-        self._step = progress["step"]
+        with safe_open(self._own(folder), "pt") as file:
+            told = file.metadata()
+            batches: list[dict[str, torch.Tensor]] = [{} for _ in range(int(told["batches"]))]
+            for name in file.keys():  # noqa: SIM118 - it is no dict
+                place, _, key = name.partition(".")
+                batches[int(place)][key] = file.get_tensor(name).to(self.accelerator.device)
+        self._step = int(told["step"])
         self._buffered_inputs = batches or None
+
+    def _own(self, folder: Path) -> Path:
+        """Each rank answered its own share of a generation's prompts."""
+        return folder / BUFFER.format(self.accelerator.process_index)
 
 
 def grpo_arguments(stage: Any, policy: TorchPolicy) -> dict[str, Any]:
@@ -210,13 +227,18 @@ def train_group(kind: type[LinkedGRPOTrainer], policy: TorchPolicy, rows: Any, s
     dataset = Dataset.from_list([{"prompt": list(row.prompt), "answer": row.answer} for row in questions])
     if not stage.kl_weight:  # with a KL in the loss TRL makes the copy itself, and refuses another one
         policy.freeze_start()
+    arguments = training_arguments(stage, policy, link.folder()) | grpo_arguments(stage, policy)
+    if policy.reference is not None:
+        arguments["beta"] = 0.0  # or TRL would load a model of its own to compare with
     trainer = kind(
         model=policy.model,
         reward_funcs=[_never_called],
-        args=GRPOConfig(**training_arguments(stage, policy, link.folder()), **grpo_arguments(stage, policy)),
+        args=GRPOConfig(**arguments),
         train_dataset=dataset,
         processing_class=policy.tokenizer,
     )
+    if policy.reference is not None:
+        trainer.compare_with(policy.reference, stage.kl_weight)
     trainer.verifier = rows.verifier
     trainer.group_size = stage.group_size
     trainer.prepare(stage)

@@ -93,7 +93,8 @@ class TorchPolicy:
         if which != "policy" and not isinstance(model, PeftModel) and not self._frozen:
             if which != "start" or self.reference is None:
                 raise ValueError(f"full fine-tuning keeps no copy of the {which} weights in this stage")
-            yield self.reference
+            with _as_loaded(self.reference):
+                yield self.reference
             return
         training = model.training
         model.eval()

@@ -17,6 +17,7 @@ from engine.backends.interface import TrainingLink
 from engine.backends.pytorch.device import in_fixed_order, peak_memory_mib
 from engine.backends.pytorch.heads import add_small_head
 from engine.backends.pytorch.policy import TorchPolicy
+from recipes.errors import InputError, Problem
 
 datasets.disable_progress_bars()
 
@@ -64,6 +65,15 @@ def has_no_order(error: RuntimeError) -> bool:
     return "deterministic" in str(error)
 
 
+def refuse_other_ranks(checkpoint: Path, now: int) -> None:
+    """Raises InputError for a checkpoint of another number of processes: a rank that finds no file of its own would go on
+    with other random numbers, and all with other rows, without a word."""
+    saved = len(list(checkpoint.glob("rng_state*.pth")))  # transformers writes one for each rank
+    if saved != now:
+        accepted = f"`processes: {saved}`, as when the stage began: each of them has its own part of a checkpoint"
+        raise InputError([Problem(str(checkpoint), None, "processes", f"`{now}`", accepted)])
+
+
 def first_sentence(error: Exception) -> str:
     return str(error).split(". ")[0].split(", but ")[0]
 
@@ -99,6 +109,8 @@ class LinkedTrainer:
             add_small_head(policy.reference, ("log_probs",), temperature)
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]  # it prints on the stage's stdout
         resume = link.resume_from()
+        if resume:
+            refuse_other_ranks(resume[0], self.accelerator.num_processes)  # type: ignore[attr-defined]
         self._last_step = resume[1] if resume else 0
         self._last_time = time.perf_counter()
         self.train(resume_from_checkpoint=str(resume[0]) if resume else None)  # type: ignore[attr-defined]
@@ -235,10 +247,14 @@ class LinkedTrainer:
         """For methods with a controller; runs before the step's evaluation and checkpoint."""
 
     def save_state(self, folder: Path) -> None:
-        """Write into a checkpoint what the next step depends on beyond weights, optimizer, schedule and generators."""
+        """Write into a checkpoint what the next step depends on beyond weights, optimizer, schedule and generators; on
+        the first rank only, as it is the same on all."""
+
+    def save_own_state(self, folder: Path) -> None:
+        """Write what differs between the ranks; on each of them, to files of its own."""
 
     def load_state(self, folder: Path) -> None:
-        """Take that state back, after the Trainer has restored its own."""
+        """Take both back, on each rank, after the Trainer has restored its own."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
@@ -256,9 +272,10 @@ class LinkedTrainer:
         self._staging = Path(self._agreed(str(self.link.staging(step)) if first else ""))
         try:
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
-            self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]  # every rank's random state is written
+            folder = self._staging / f"checkpoint-{step}"
+            self.save_own_state(folder)
+            self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]  # every rank's own files are written
             if first:
-                folder = self._staging / f"checkpoint-{step}"
                 self.save_state(folder)
                 # A pickle that would hold tokens in clear; the run's recipe says all that it says.
                 (folder / "training_args.bin").unlink(missing_ok=True)
