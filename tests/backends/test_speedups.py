@@ -59,7 +59,8 @@ def test_the_order_of_sums_is_told():
 
 def test_compiling_is_told_with_its_reason():
     assert "torch.compile: not used, and there is no C++ compiler here (g++" in lines(programs=())
-    assert "1.15 times the steps" in lines(programs=["c++"]) and "1.15 times the steps" in lines("cuda", programs=())
+    assert "for it pays late: 1.15 times the steps" in lines(programs=["c++"])
+    assert "not measured on CUDA; on a CPU it pays late: 1.15 times the steps" in lines("cuda", programs=())
 
 
 def test_a_kernel_is_picked_where_it_can_run_and_refused_with_the_reason_where_not():
