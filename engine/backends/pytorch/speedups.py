@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.backends.pytorch.attention import pick_attention
+from engine.backends.pytorch.generation import Generation, generation_of
 
 GROUPED = ("grpo", "rlvr")
 COMPILERS = ("g++", "clang++", "c++")
@@ -39,17 +40,23 @@ def told(
         lines.append(f"optimizer: AdamW in full precision; {why}")
     else:
         lines.append(f"optimizer: {optimizer}, by bitsandbytes")
-    if getattr(stage, "method", "") in GROUPED:
-        lines.append(generation(cuda, has))
-    lines.append(f"sums: {sums(policy.settings.fixed_order, cuda)}")
+    samples = generation_of(policy, stage, has) if getattr(stage, "method", "") in GROUPED else None
+    if samples:
+        lines.append(f"completions: {sampled(samples)}")
+    lines.append(f"sums: {sums(policy.settings.fixed_order, cuda, samples is not None and samples.vllm)}")
     lines.append(f"torch.compile: not used, {compiling(cuda, which)}")
     return [f"speed-ups: {line}" for line in lines]
 
 
-def sums(fixed: bool, cuda: bool) -> str:
+def sums(fixed: bool, cuda: bool, vllm: bool = False) -> str:
     """In which order a step adds up, and what that is for."""
     if not cuda:
         return "in a fixed order" + ("" if fixed else " all the same: here they have no other")
+    if fixed and vllm:
+        return (
+            "in a fixed order within a step, but no checkpoint has the state of vLLM's sampler: a resume draws other "
+            "completions and does not end in the same bits; with `generation: transformers` it does"
+        )
     if fixed:
         return "in a fixed order, so that a resume ends in the same bits; `fixed_order: false` is faster on long padded rows"
     return "in the order of the moment, as the recipe says: a resume may end in other bits"
@@ -93,14 +100,8 @@ def padding_share(lengths: Sequence[int], batch_size: int) -> float:
     return 1 - sum(lengths) / count / longest if longest else 0.0
 
 
-def uses_vllm(cuda: bool, has: Callable[[str], object] = importlib.util.find_spec) -> bool:
-    """Completions are sampled by vLLM where it is installed and there is a CUDA device."""
-    return cuda and has("vllm") is not None
-
-
-def generation(cuda: bool, has: Callable[[str], object] = importlib.util.find_spec) -> str:
-    """Who samples the completions, and why not vLLM."""
-    if uses_vllm(cuda, has):
-        return "completions: sampled by vLLM, in this process"
-    why = "vLLM is not installed" if cuda else "vLLM needs a CUDA device"
-    return f"completions: sampled by transformers ({why})"
+def sampled(generation: Generation) -> str:
+    """Who samples the completions, and why."""
+    if generation.vllm:
+        return f"sampled by vLLM, in this process ({generation.why}); `generation: transformers` does without"
+    return f"sampled by transformers ({generation.why})"
