@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from recipes.errors import InputError, Problem, nearest_word, quoted
 from recipes.explain import explain
+from recipes.generation import generation_conflicts
 from recipes.kernels import kernel_conflicts
 from recipes.methods import cards, stage_types
 from recipes.mlx import mlx_lacks
@@ -85,6 +86,7 @@ def validate(raw: dict[str, Any], where: str, lines: dict[tuple[str | int, ...],
         raise InputError(_in_order(problems)) from None
     problems += mlx_lacks(stages, recipe.backend, recipe.processes, where, lines, recipe.attention, recipe.fixed_order)
     problems += kernel_conflicts(stages, recipe.attention, where, lines)
+    problems += generation_conflicts(stages, recipe.backend, recipe.quantization, where, lines)
     if problems:
         raise InputError(_in_order(problems))
     return recipe.model_copy(update={"stages": stages})

@@ -35,6 +35,10 @@ def stage_lacks(stage: Any) -> list[Lack]:
     if getattr(stage, "padding_free", False):
         found = "`true` with MLX, which pads the rows of a micro-batch"
         lacks.append(Lack("padding_free", found, "`false` (the losses are the same), or `backend: pytorch`"))
+    generation = getattr(stage, "generation", "auto")
+    if generation != "auto":
+        found = f"`{generation}` with MLX, which samples the completions itself"
+        lacks.append(Lack("generation", found, "`generation: auto`, or `backend: pytorch`"))
     return lacks
 
 

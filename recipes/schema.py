@@ -134,6 +134,10 @@ class GroupStage(Stage):
     steps_per_generation: Count | None = None
     """Micro-batches that one generation is cut into; as many as are accumulated when left out."""
     loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = "dapo"
+    generation: Literal["auto", "transformers", "vllm"] = "auto"
+    """Who samples the completions, on PyTorch. ``auto``: vLLM where it is installed and can (on CUDA, with no edits in the
+    lineage, on a base that is not quantized, with room on the GPU), else transformers; the stage's log says which and why.
+    With vLLM a resume does not end in the bits of an undisturbed run."""
 
     @model_validator(mode="after")
     def _whole_groups(self) -> GroupStage:

@@ -130,5 +130,6 @@ def stage_signature(recipe: Any, index: int) -> str:
         str(replay),
         str(evaluation),
         *([f"{recipe.processes} processes"] if recipe.processes > 1 else []),
+        *([stage.generation] if getattr(stage, "generation", "auto") != "auto" else []),
     ]
     return "|".join(parts)

@@ -18,6 +18,7 @@ FILE = "out-of-memory.json"
 DEPENDED_ON = (
     "method", "batch_size", "accumulation", "max_length", "training", "adapter", "gradient_checkpointing", "optimizer",
     "group_size", "max_new_tokens", "steps_per_generation", "num_iterations", "kl_weight", "anchors", "padding_free",
+    "generation",
 )  # fmt: skip
 
 

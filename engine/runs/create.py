@@ -23,6 +23,7 @@ from engine.runs.directory import RunDirectory, home, new_id, runs_folder
 from engine.runs.events import AlertEvent, RunEvent
 from engine.runs.log import EventLog
 from engine.runs.queue import DeviceQueue
+from recipes import generation
 from recipes.errors import InputError, Problem
 from recipes.load import LoadedRecipe, dump_recipe
 from recipes.mlx import mlx_lacks
@@ -46,8 +47,10 @@ def create_run(loaded: LoadedRecipe, told: Callable[[int, int], None] | None = N
     _check_backend(loaded)
     model = _local_model(loaded)
     _refuse_missing_kernel(loaded)
+    _refuse_missing_vllm(loaded)
     loaded, why = _settled(loaded)
     recipe = loaded.recipe
+    _check_generation(loaded)
     fetch_missing([word for _, word in source_words(loaded)], loaded.folder, told, str(loaded.path or "recipe"))
     runs_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     name = new_id(recipe.name)
@@ -123,6 +126,34 @@ def _refuse_missing_kernel(loaded: LoadedRecipe) -> None:
     if found:
         where, accepted = str(loaded.path or "recipe"), "`attention: auto` or `sdpa`"
         raise InputError([Problem(where, None, "attention", f"`flash_attention_2`, {found}", accepted)])
+
+
+def _refuse_missing_vllm(loaded: LoadedRecipe) -> None:
+    """vLLM by name, where it cannot be; ``auto`` takes it where it can."""
+    from engine.forecast.hardware import this_machine
+
+    stages = loaded.recipe.stages
+    asked = [index for index, stage in enumerate(stages) if getattr(stage, "generation", "auto") == "vllm"]
+    if not asked:
+        return
+    found = ""
+    if this_machine().kind != "cuda":
+        found = "which needs a CUDA device"
+    elif importlib.util.find_spec("vllm") is None:
+        found = "which is not installed: `pip install 'trl[vllm]'`"
+    if found:
+        where = str(loaded.path or "recipe")
+        field = f"stages.{asked[0]}.generation"
+        raise InputError([Problem(where, None, field, f"`vllm`, {found}", generation.ACCEPTED)])
+
+
+def _check_generation(loaded: LoadedRecipe) -> None:
+    """What ``quantization: auto`` came to on this machine may be what vLLM cannot take."""
+    recipe, where = loaded.recipe, str(loaded.path or "recipe")
+    backend = resolve(recipe.backend)
+    problems = generation.generation_conflicts(recipe.stages, backend, recipe.quantization, where, {})
+    if problems:
+        raise InputError(problems)
 
 
 def _settled(loaded: LoadedRecipe) -> tuple[LoadedRecipe, str]:

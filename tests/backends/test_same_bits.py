@@ -6,6 +6,8 @@ Whether the bits are the same only a GPU can show: tests/gpu/test_same_bits.py.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
@@ -39,6 +41,55 @@ def test_a_fixed_order_is_asked_for_within_and_put_back(as_on_cuda):
 def test_on_a_cpu_nothing_is_asked_for():
     with in_fixed_order():
         assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("before", [None, "0", "1"])
+def test_flash_attention_is_told_the_order_where_transformers_asks(before, as_on_cuda, monkeypatch):
+    """As the recipe says, whatever the variable was; and put back."""
+    from transformers import modeling_flash_attention_utils as flash
+
+    def told():
+        takes = defaultdict(bool, deterministic=True)
+        return flash._process_flash_attention_kwargs(4, 4, True, supports_mapping=takes)["deterministic"]
+
+    monkeypatch.delenv("FLASH_ATTENTION_DETERMINISTIC", raising=False)
+    if before is not None:
+        monkeypatch.setenv("FLASH_ATTENTION_DETERMINISTIC", before)
+    with in_fixed_order():
+        assert told()
+        with in_fixed_order(False):
+            assert not told()
+        assert told()
+    with in_fixed_order(False):
+        assert not told()
+    assert os.environ.get("FLASH_ATTENTION_DETERMINISTIC") == before
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_flash_attention_is_told_in_every_step_of_the_process_that_trains(
+    fixed, backend, lineage, settings, stage, rows, link_type, tmp_path, monkeypatch
+):
+    seen = []
+    loss = LinkedSFTTrainer.compute_loss
+
+    def watched(self, *args, **kwargs):
+        seen.append(os.environ.get("FLASH_ATTENTION_DETERMINISTIC"))
+        return loss(self, *args, **kwargs)
+
+    @contextmanager
+    def as_on_cuda(wanted):
+        with ExitStack() as stack:
+            with monkeypatch.context() as patched:  # the step itself runs on the CPU
+                patched.setattr("torch.cuda.is_available", lambda: True)
+                stack.enter_context(in_fixed_order(wanted))
+            yield
+
+    monkeypatch.delenv("FLASH_ATTENTION_DETERMINISTIC", raising=False)
+    monkeypatch.setattr(LinkedSFTTrainer, "compute_loss", watched)
+    monkeypatch.setattr("engine.backends.pytorch.training.in_fixed_order", as_on_cuda)
+    policy = backend.load(lineage, tmp_path, settings(fixed_order=fixed))
+    backend.train("sft", policy, rows["sft"], stage(steps=2), link_type(tmp_path / "run"))
+    assert seen == ["1" if fixed else None] * 2 and "FLASH_ATTENTION_DETERMINISTIC" not in os.environ
 
 
 def test_a_gpu_gets_the_workspace_that_a_fixed_order_needs(as_on_cuda, monkeypatch):

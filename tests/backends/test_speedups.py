@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.backends.pytorch.attention import pick_attention
-from engine.backends.pytorch.speedups import told, uses_vllm
+from engine.backends.pytorch.speedups import told
 from recipes.errors import InputError
 
 
@@ -20,11 +20,14 @@ def lines(
     wanted="auto",
     dtype=torch.bfloat16,
     fixed_order=True,
+    quantization="none",
+    edits=(),
     **stage,
 ):
     model = SimpleNamespace(config=SimpleNamespace(_attn_implementation=used), dtype=dtype)
-    settings = SimpleNamespace(attention=wanted, fixed_order=fixed_order)
-    policy = SimpleNamespace(device=SimpleNamespace(type=device), model=model, settings=settings)
+    settings = SimpleNamespace(attention=wanted, fixed_order=fixed_order, quantization=quantization)
+    acting = SimpleNamespace(lineage=list(edits))
+    policy = SimpleNamespace(device=SimpleNamespace(type=device), model=model, settings=settings, interventions=acting)
     stage = SimpleNamespace(**{"optimizer": "adamw", "method": "sft"} | stage)
     return "\n".join(told(policy, stage, among(packages), among(programs)))
 
@@ -36,9 +39,23 @@ def among(names):
 def test_vllm_is_used_with_a_cuda_device_and_named_where_it_is_not():
     assert "transformers (vLLM needs a CUDA device)" in lines(method="grpo", packages=["vllm"])
     assert "transformers (vLLM is not installed)" in lines("cuda", method="rlvr")
-    assert "sampled by vLLM" in lines("cuda", ["vllm"], method="grpo")
-    assert uses_vllm(True, lambda name: name) and not uses_vllm(False, lambda name: name)
+    assert "sampled by vLLM, in this process (it is installed)" in lines("cuda", ["vllm"], method="grpo")
+    assert "transformers (vLLM cannot take over" in lines("cuda", ["vllm"], quantization="4bit", method="grpo")
+    assert "transformers (the lineage's edits act" in lines("cuda", ["vllm"], edits=["one"], method="rlvr")
+    said = lines("cuda", ["vllm"], method="rlvr", generation="transformers")
+    assert "transformers (as the recipe says)" in said and "vLLM" not in said
     assert "completions" not in lines("cuda", ["vllm"])
+    with pytest.raises(InputError, match="generation.*`vllm`, but vLLM is not installed.*`generation: auto`"):
+        lines("cuda", method="grpo", generation="vllm")
+
+
+def test_a_resume_is_not_said_to_be_to_the_bit_where_vllm_samples():
+    said = lines("cuda", ["vllm"], method="grpo")
+    assert "a resume draws other completions and does not end in the same bits" in said
+    assert "so that a resume ends in the same bits" not in said
+    assert "so that a resume ends in the same bits" in lines("cuda", ["vllm"], method="sft")
+    assert "so that a resume ends in the same bits" in lines("cuda", method="grpo")
+    assert "a resume may end in other bits" in lines("cuda", ["vllm"], method="grpo", fixed_order=False)
 
 
 def test_attention_and_optimizer_are_told():
@@ -59,7 +76,8 @@ def test_the_order_of_sums_is_told():
 
 def test_compiling_is_told_with_its_reason():
     assert "torch.compile: not used, and there is no C++ compiler here (g++" in lines(programs=())
-    assert "1.15 times the steps" in lines(programs=["c++"]) and "1.15 times the steps" in lines("cuda", programs=())
+    assert "for it pays late: 1.15 times the steps" in lines(programs=["c++"])
+    assert "not measured on CUDA; on a CPU it pays late: 1.15 times the steps" in lines("cuda", programs=())
 
 
 def test_a_kernel_is_picked_where_it_can_run_and_refused_with_the_reason_where_not():

@@ -73,3 +73,18 @@ def test_padding_free_and_the_kernels_of_pytorch_are_named(tmp_path):
         loaded(tmp_path, "fixed_order: false", overrides=["backend=mlx"])
     kept = loaded(tmp_path, "backend: pytorch\nattention: sdpa", "padding_free: true")
     assert kept.attention == "sdpa" and kept.stages[0].padding_free and loaded(tmp_path).attention == "auto"
+
+
+GROUPS = (
+    "steps: 4\n  - method: grpo\n    data: {source: lab/chains.jsonl}\n    verifier: {kind: number}\n    generation: %s"
+)
+
+
+@pytest.mark.parametrize("generation", ["vllm", "transformers"])
+def test_who_samples_is_pytorchs(generation, tmp_path):
+    with pytest.raises(
+        InputError, match=f"line 11: `stages.1.generation`.*`{generation}` with MLX.*`generation: auto`"
+    ):
+        loaded(tmp_path, "backend: mlx", GROUPS % generation)
+    assert loaded(tmp_path, "backend: pytorch", GROUPS % generation).stages[1].generation == generation
+    assert loaded(tmp_path, "backend: mlx", GROUPS % "auto").stages[1].generation == "auto"

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 
 import torch
 
+FLASH_ORDER = "FLASH_ATTENTION_DETERMINISTIC"
+"""FlashAttention is not PyTorch's and does not heed its settings: transformers reads this variable at each forward
+(``modeling_flash_attention_utils``), and the kernel keeps what it was told then for its backward."""
+
 
 def pick_device() -> torch.device:
     """The local rank's CUDA device, else Apple's MPS, else the CPU."""
@@ -48,13 +52,24 @@ def in_fixed_order(wanted: bool = True) -> Iterator[None]:
     kernel raises RuntimeError. On other devices nothing changes: there the order is fixed anyway.
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(wanted and torch.cuda.is_available())
+    flash = os.environ.get(FLASH_ORDER)
+    fixed = wanted and torch.cuda.is_available()
+    torch.use_deterministic_algorithms(fixed)
     torch.utils.deterministic.fill_uninitialized_memory = False  # it would write all fresh memory, to find bugs
+    _set(FLASH_ORDER, "1" if fixed else None)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.utils.deterministic.fill_uninitialized_memory = before[1]
+        _set(FLASH_ORDER, flash)
+
+
+def _set(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
 
 
 def peak_memory_mib() -> float:

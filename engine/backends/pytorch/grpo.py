@@ -1,4 +1,5 @@
-"""GRPO (Shao et al. 2024) through TRL's GRPOTrainer; rewards come from a verifier, and every resume is to the bit.
+"""GRPO (Shao et al. 2024) through TRL's GRPOTrainer; rewards come from a verifier, and every resume is to the bit unless
+vLLM samples, whose state no checkpoint has.
 
 TRL restarts its prompt order after the first epoch and forgets buffered completions; the sampler here derives its order
 from (seed, epoch), and the buffer is part of every checkpoint.
@@ -37,9 +38,10 @@ from engine.backends.pytorch.divergence import (
     reference_forward,
     token_divergence,
 )
+from engine.backends.pytorch.generation import generation_arguments
 from engine.backends.pytorch.policy import TorchPolicy
-from engine.backends.pytorch.speedups import uses_vllm
 from engine.backends.pytorch.training import LinkedTrainer, training_arguments
+from engine.backends.pytorch.vllm_sampler import answer_to_the_limit, keep_base
 from engine.backends.tokens import encode_prompt
 from engine.verify.interface import Verifier
 
@@ -122,14 +124,18 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
             "advantages": torch.linspace(-1.0, 1.0, count, device=device),
             "num_items_in_batch": torch.tensor(count * limit, device=device),
             **({"ref_per_token_logps": torch.zeros((count, limit), device=device)} if self.beta else {}),
+            **({"importance_sampling_ratio": torch.ones((count, 1), device=device)} if self.use_vllm else {}),
         }
 
     def _probe_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Answer a whole generation's prompts up to the limit, then the loss and its backward."""
         model.train()
-        if not self.use_vllm:
-            count = self.args.per_device_train_batch_size * self.args.steps_per_generation
-            prompts = inputs["prompt_ids"][:1].expand(count, -1)
+        count = self.args.per_device_train_batch_size * self.args.steps_per_generation
+        prompts = inputs["prompt_ids"][:1].expand(count, -1)
+        if self.use_vllm:
+            with in_fixed_order(False):
+                answer_to_the_limit(self.vllm_generation, prompts.tolist(), self.num_generations)
+        else:
             limit = self.max_completion_length
             config = copy.deepcopy(self.generation_config)
             config.min_new_tokens, config.max_new_tokens = limit, limit
@@ -204,7 +210,6 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
 
 def grpo_arguments(stage: Any, policy: TorchPolicy) -> dict[str, Any]:
     """The fields of GRPOConfig that make the objective of a recipe's stage."""
-    fast = uses_vllm(policy.device.type == "cuda")
     return {
         "num_generations": stage.group_size,
         "max_completion_length": stage.max_new_tokens,
@@ -216,8 +221,7 @@ def grpo_arguments(stage: Any, policy: TorchPolicy) -> dict[str, Any]:
         "num_iterations": stage.num_iterations,
         "steps_per_generation": stage.steps_per_generation or stage.accumulation,
         "loss_type": stage.loss,
-        "use_vllm": fast,
-        **({"vllm_mode": "colocate"} if fast else {}),
+        **generation_arguments(policy, stage),
     }
 
 
@@ -239,6 +243,8 @@ def train_group(kind: type[LinkedGRPOTrainer], policy: TorchPolicy, rows: Any, s
     )
     if policy.reference is not None:
         trainer.compare_with(policy.reference, stage.kl_weight)
+    if trainer.use_vllm:
+        keep_base(trainer.vllm_generation)
     trainer.verifier = rows.verifier
     trainer.group_size = stage.group_size
     trainer.prepare(stage)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.backends.pytorch.attention import pick_attention
+from engine.backends.pytorch.generation import Generation, generation_of
 
 GROUPED = ("grpo", "rlvr")
 COMPILERS = ("g++", "clang++", "c++")
-COMPILED = (
-    "for it pays late: 1.15 times the steps after 40 s of compiling at each start (SFT of the lab model on a CPU)"
-)
+COMPILED = "1.15 times the steps after 40 s of compiling at each start"
+"""What ``tests/bench/bench_speedups.py`` measured: SFT of the lab model on a CPU. On CUDA it was not tried."""
 WORTH_IT = 0.15
 """Share of padding from which on leaving it out is worth a word: without any it took 4 % longer, at 44 % it was 1.66 times as
 fast (``tests/bench/bench_speedups.py``)."""
@@ -40,17 +40,23 @@ def told(
         lines.append(f"optimizer: AdamW in full precision; {why}")
     else:
         lines.append(f"optimizer: {optimizer}, by bitsandbytes")
-    if getattr(stage, "method", "") in GROUPED:
-        lines.append(generation(cuda, has))
-    lines.append(f"sums: {sums(policy.settings.fixed_order, cuda)}")
+    samples = generation_of(policy, stage, has) if getattr(stage, "method", "") in GROUPED else None
+    if samples:
+        lines.append(f"completions: {sampled(samples)}")
+    lines.append(f"sums: {sums(policy.settings.fixed_order, cuda, samples is not None and samples.vllm)}")
     lines.append(f"torch.compile: not used, {compiling(cuda, which)}")
     return [f"speed-ups: {line}" for line in lines]
 
 
-def sums(fixed: bool, cuda: bool) -> str:
+def sums(fixed: bool, cuda: bool, vllm: bool = False) -> str:
     """In which order a step adds up, and what that is for."""
     if not cuda:
         return "in a fixed order" + ("" if fixed else " all the same: here they have no other")
+    if fixed and vllm:
+        return (
+            "in a fixed order within a step, but no checkpoint has the state of vLLM's sampler: a resume draws other "
+            "completions and does not end in the same bits; with `generation: transformers` it does"
+        )
     if fixed:
         return "in a fixed order, so that a resume ends in the same bits; `fixed_order: false` is faster on long padded rows"
     return "in the order of the moment, as the recipe says: a resume may end in other bits"
@@ -67,10 +73,12 @@ def attention(policy: Any, has: Callable[[str], object]) -> str:
 
 
 def compiling(cuda: bool, which: Callable[[str], str | None]) -> str:
-    """Why no step is compiled. The figures are of ``tests/bench/bench_speedups.py``, where there is no default without one."""
+    """Why no step is compiled."""
     if not cuda and not any(which(name) for name in COMPILERS):
         return f"and there is no C++ compiler here ({', '.join(COMPILERS)}), which it needs on a CPU"
-    return COMPILED
+    if cuda:
+        return f"for it was not measured on CUDA; on a CPU it pays late: {COMPILED} (SFT of the lab model)"
+    return f"for it pays late: {COMPILED} (SFT of the lab model)"
 
 
 def padding(lengths: Sequence[int], batch_size: int, free: bool) -> str:
@@ -92,14 +100,8 @@ def padding_share(lengths: Sequence[int], batch_size: int) -> float:
     return 1 - sum(lengths) / count / longest if longest else 0.0
 
 
-def uses_vllm(cuda: bool, has: Callable[[str], object] = importlib.util.find_spec) -> bool:
-    """Completions are sampled by vLLM where it is installed and there is a CUDA device."""
-    return cuda and has("vllm") is not None
-
-
-def generation(cuda: bool, has: Callable[[str], object] = importlib.util.find_spec) -> str:
-    """Who samples the completions, and why not vLLM."""
-    if uses_vllm(cuda, has):
-        return "completions: sampled by vLLM, in this process"
-    why = "vLLM is not installed" if cuda else "vLLM needs a CUDA device"
-    return f"completions: sampled by transformers ({why})"
+def sampled(generation: Generation) -> str:
+    """Who samples the completions, and why."""
+    if generation.vllm:
+        return f"sampled by vLLM, in this process ({generation.why}); `generation: transformers` does without"
+    return f"sampled by transformers ({generation.why})"
