@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engine.account import gate_value
 from engine.runs.directory import RunDirectory
 from tests.kill.test_kill import kill_all
 from tests.real_run import COMMAND, RECIPE
@@ -96,9 +97,11 @@ def test_watching_from_the_start_and_attaching_at_the_end_show_the_same(uninterr
     attached = uninterrupted.command("attach", uninterrupted.run.id)
     shown = uninterrupted.command("show", uninterrupted.run.id)
     assert attached.returncode == shown.returncode == 0 or attached.returncode == 3
-    for line in shown.stdout.splitlines():
-        if line.startswith("  ") and "gate" in line:
-            assert line in attached.stdout
+    gates = [gate for stage in uninterrupted.run.state().stages for gate in stage.gates.values()]
+    assert gates
+    for told in (attached.stdout, shown.stdout):
+        figures = [line.split()[1:3] for line in told.splitlines() if line.strip()]
+        assert all([gate.name, gate_value(gate)] in figures for gate in gates)
 
 
 @pytest.mark.parametrize("also_the_supervisor", [False, pytest.param(True, marks=pytest.mark.soak)])
