@@ -29,6 +29,7 @@ from engine.forecast.settings import read_settings
 from engine.forecast.trace import Trace, cancel_running
 from engine.forecast.tracer import TRACER, TimedOut
 from engine.models.lineage import Base, Lineage
+from engine.verify.interface import Verdict
 from recipes.resources import resolve_model
 from tests.bench.bench_forecast import measured_rows, trace_here
 
@@ -114,7 +115,7 @@ class Uneven:
     """A verifier that finds every other completion right, so that no group is silent."""
 
     def verify(self, prompts, completions, answers):
-        return [SimpleNamespace(reward=float(place % 2), components={}) for place in range(len(completions))]
+        return [Verdict(float(place % 2)) for place in range(len(completions))]
 
     def steps(self, prompts, completions, answers):
         return [[SimpleNamespace(end=1, accepted=place % 2 == 0, required=True)] for place in range(len(completions))]

@@ -179,7 +179,9 @@ class Uneven:
     """Every other completion is right, so that no group is silent."""
 
     def verify(self, prompts: Any, completions: Any, answers: Any) -> Any:
-        return [SimpleNamespace(reward=float(place % 2), components={}) for place in range(len(completions))]
+        from engine.verify.interface import Verdict
+
+        return [Verdict(float(place % 2)) for place in range(len(completions))]
 
     def steps(self, prompts: Any, completions: Any, answers: Any) -> Any:
         return [[SimpleNamespace(end=1, accepted=place % 2 == 0, required=True)] for place in range(len(completions))]

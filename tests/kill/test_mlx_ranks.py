@@ -16,7 +16,7 @@ from tests.real_run import RECIPE
 pytest.importorskip("mlx_lm")
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(300)]
 
-STEPS = 32
+STEPS = 64
 ONE = (
     RECIPE[: RECIPE.index("  - method: dpo")]
     .replace("threads: 1", "threads: 1\nbackend: mlx")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,12 @@ def tones(policy: Policy, data: Path, at_most: int | None) -> dict[str, Figure]:
     chosen = rows(data, "preferences-heldout.jsonl", at_most)
 
     def shares(system: str) -> dict[str, float]:
-        verdicts = [judge.verdict(text) for text in replies(policy, chosen, 1.0, system)]
+        texts = replies(policy, chosen, 1.0, system)
+        verdicts = judge.verdicts(texts, [True] * len(texts))
         return {word: verdicts.count(word) / len(verdicts) for word in ("preferred", "rejected", "broken")}
 
-    alone, warm, formal = shares(""), shares("Be warm."), shares("Be formal.")
+    with closing(judge):
+        alone, warm, formal = shares(""), shares("Be warm."), shares("Be formal.")
     n, how = len(chosen), "temperature 1, held-out topics"
     return {
         "warm by itself": Figure(alone["preferred"], n, 0.25, 0.55, how),
