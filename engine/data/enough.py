@@ -36,7 +36,7 @@ def few_for_ece(method: str, gates: Iterable[str], questions: int, answerable: i
         return []
     which = " with an answer, and only what is answered in the end counts" if abstains else ""
     return [
-        f"{n} held-out questions{which}: {_gates(gated)} on a calibration error (ECE) that is defined on {wanted} or "
+        f"{n} held-out questions{which}: {_gates(gated)} at a calibration error (ECE), which is defined on {wanted} or "
         f"more; on {n} even a perfect calibration measures up to about {calibration.chance(n):.2f} by chance alone, on "
         f"{wanted} {calibration.chance(wanted):.2f}"
     ]
@@ -56,7 +56,7 @@ def few_for_retention(gates: Iterable[str], tasks: Mapping[str, int], suite_n: i
     n = taken[least]
     why = "" if suite_n is None or tasks[least] <= suite_n else f" (`evaluation.suite_n: {suite_n}`)"
     return [
-        f"{n} rows of `{least}` in the capability suite{why}: {_gates(gated)} on a retention that is defined on {wanted} or "
+        f"{n} rows of `{least}` in the capability suite{why}: {_gates(gated)} at a figure that is defined on {wanted} or "
         f"more a task, and {len(short)} of {len(taken)} tasks have fewer; of {n} the share right is known to "
         f"± {half_width(n):.0%}, of {wanted} to ± {half_width(wanted):.0%}"
     ]
@@ -70,4 +70,4 @@ def half_width(n: int) -> float:
 
 def _gates(names: list[str]) -> str:
     shown = " and ".join(f"`{name}`" for name in names)
-    return f"the gate {shown} stands" if len(names) == 1 else f"the gates {shown} stand"
+    return f"the gate {shown} looks" if len(names) == 1 else f"the gates {shown} look"

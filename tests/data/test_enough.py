@@ -49,7 +49,7 @@ def told(tmp_path, *recipe_words, **words):
 def test_a_calibration_on_too_few_questions_says_n_the_wanted_n_and_what_it_means(tmp_path, n):
     few(tmp_path, n, answered=False)
     (said,) = told(tmp_path)
-    assert said.startswith(f"{n} held-out questions: the gate `ece_cut` stands")
+    assert said.startswith(f"{n} held-out questions: the gate `ece_cut` looks")
     assert "1000 or more" in said and f"{chance(n):.2f} by chance" in said and ONLY_ANSWERED not in said
 
 
@@ -59,7 +59,7 @@ def test_enough_questions_or_no_such_gate_say_nothing(tmp_path):
     few(tmp_path, 50)
     assert told(tmp_path, more="    gates: {ece_cut: null}\n") == []
     (said,) = told(tmp_path, more="    gates: {ece: {max: 0.1}}\n")
-    assert "the gates `ece` and `ece_cut` stand" in said or "the gates `ece_cut` and `ece` stand" in said
+    assert "the gates `ece` and `ece_cut` look" in said or "the gates `ece_cut` and `ece` look" in said
 
 
 def test_of_a_model_that_learns_to_abstain_only_questions_with_an_answer_are_counted(tmp_path):
@@ -85,7 +85,7 @@ def test_a_suite_that_is_cut_short_is_told_where_a_gate_stands_on_it(tmp_path):
     few_rows = "    evaluation: {suite_n: 50}\n"
     (said,) = [one for one in told(tmp_path, "cpo", PAIRS, few_rows) if "suite" in one]
     assert said.startswith("50 rows of `") and "(`evaluation.suite_n: 50`)" in said and "5 of 5 tasks" in said
-    assert "the gate `retention` stands" in said and "300 or more" in said and "± 13%" in said and "± 6%" in said
+    assert "the gate `retention` looks" in said and "300 or more" in said and "± 13%" in said and "± 6%" in said
     assert not [one for one in told(tmp_path, "dpo", PAIRS, few_rows) if "suite" in one], "no gate, no target"
     assert not [one for one in told(tmp_path, "cpo", PAIRS, "    evaluation: {suite_n: 300}\n") if "suite" in one]
 
@@ -98,7 +98,7 @@ def test_a_suite_of_ones_own_names_its_smallest_task(tmp_path):
     assert said.startswith("40 rows of `mine` in the capability suite: ") and "2 of 3 tasks have fewer" in said
     more = "    confirm_responsible_use: true\n    evaluation: {suite_n: 20}\n"
     (said,) = [one for one in told(tmp_path, "abliteration", "", more) if "suite" in one]
-    assert "the gate `retention_worst` stands" in said
+    assert "the gate `retention_worst` looks" in said
 
 
 # ---- where it is said ------------------------------------------------------------------------------------------------
