@@ -199,10 +199,12 @@ def changes(settings: Settings) -> Iterator[Change]:
             "no live KL", replace(settings, reference="precomputed"), {"precompute_reference": True}, {},
         )  # fmt: skip
     if settings.method in REFERENCES:
+        # Its loss has no reference; of a full fine-tuning a stage keeps a copy all the same, for its gauges and gates.
+        kept = "copy" if settings.training == "full" and settings.loop == "stage" else "none"
         yield Change(
             "orpo", "ORPO instead: the flowchart's way to align on a low memory budget, without a reference",
             "less stable than " + settings.method.upper(),
-            replace(settings, method="orpo", reference="none"), {"method": "orpo"}, {},
+            replace(settings, method="orpo", reference=kept), {"method": "orpo"}, {},
         )  # fmt: skip
 
 

@@ -121,6 +121,16 @@ def test_what_does_not_fit_comes_with_remedies_and_their_figures():
     assert ranked[0]["verdict"] == "fits" and "make-fit" in names
 
 
+def test_orpo_is_offered_at_what_a_stage_of_it_takes():
+    """In full with the copy that its gauges and gates compare with; through an adapter there is none."""
+    for training in ("full", "lora"):
+        settings = {"training": training, "loop": "stage", "batch_size": 8, "length": 2048}
+        told = found("dpo", "meta-llama/Llama-3.1-8B", "rtx-3060-12gb", **settings)
+        offered = next(one for one in told["remedies"] if one["name"] == "orpo")
+        itself = found("orpo", "meta-llama/Llama-3.1-8B", "rtx-3060-12gb", **settings)
+        assert offered["process_mib"] == itself["memory"]["process_mib"]
+
+
 def test_other_programs_names_are_understood():
     ours = read_settings(
         {"length": 512, "quantization": "4bit", "dtype": "fp16", "gradient_checkpointing": True, "lora_rank": 8}
