@@ -70,6 +70,20 @@ def test_the_gap_of_scored_pairs_is_scaled(tmp_path, loaded):
     rows(tmp_path, [PAIRS["explicit"](i) | {"score_chosen": 8, "score_rejected": 6 - i % 2 * 4} for i in range(30)])
     found = prepare(loaded("dpo"), 0, tmp_path / "out")
     assert found.gap == pytest.approx((2 + 6) / 2 / 6, abs=0.05)
+    assert not any("preference gap" in warning for warning in found.warnings)
+
+
+def test_a_gap_that_teaches_little_is_told(tmp_path, loaded):
+    scores = [{"score_chosen": 5 + i % 2 * 5, "score_rejected": 4 + i % 2 * 5} for i in range(30)]  # one of six apart
+    rows(tmp_path, [PAIRS["explicit"](i) | one for i, one in enumerate(scores)])
+    found = prepare(loaded("dpo"), 0, tmp_path / "some")
+    assert found.gap == pytest.approx(1 / 6) and not any("preference gap" in warning for warning in found.warnings)
+    scores = [{"score_chosen": 1 + i, "score_rejected": i} for i in range(30)]  # one of thirty
+    rows(tmp_path, [PAIRS["explicit"](i) | one for i, one in enumerate(scores)])
+    found = prepare(loaded("dpo"), 0, tmp_path / "little")
+    assert any(
+        "the data's preference gap is 0.0" in warning and "0.15 or more" in warning for warning in found.warnings
+    )
 
 
 def test_csv_and_json_and_columns(tmp_path, loaded):
