@@ -56,12 +56,19 @@ class Evaluation(ABC):
         self._notice(step, values)
 
     def save_history(self, folder: Path) -> None:
-        if self.kept_gauges:
-            (folder / HISTORY).write_text(json.dumps(self.history))
+        kept = {"gauges": self.history, "recent": {name: list(last) for name, last in self._recent.items()}}
+        (folder / HISTORY).write_text(json.dumps({**kept, "signs": sorted(self._seen)}))
 
     def load_history(self, folder: Path) -> None:
-        if self.kept_gauges:
-            self.history = {int(step): values for step, values in json.loads((folder / HISTORY).read_text()).items()}
+        """What the gates and the warning signs look back on, as it was at that checkpoint."""
+        if not (folder / HISTORY).is_file():
+            return
+        found = json.loads((folder / HISTORY).read_text())
+        if "gauges" not in found:  # a checkpoint of an earlier version
+            found = {"gauges": found, "recent": {}, "signs": []}
+        self.history = {int(step): values for step, values in found["gauges"].items()}
+        self._recent = {name: deque(last, maxlen=KEPT) for name, last in found["recent"].items()}
+        self._seen = set(found["signs"])
 
     def _notice(self, step: int, values: dict[str, float]) -> None:
         """An alert when a warning sign begins, and again only after it was gone."""

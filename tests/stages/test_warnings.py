@@ -42,6 +42,19 @@ def test_equal_rewards_are_told_once_at_their_twentieth_step():
     assert told == [("equal-rewards", STEPS)]
 
 
+def test_a_resume_goes_on_counting_and_says_nothing_twice(tmp_path):
+    columns = {"reward": [0.0] * 12, "reward_std": [0.0] * 12}
+    before, after = Bare("grpo", None), Bare("grpo", None)
+    assert fed(before, columns) == []
+    before.save_history(tmp_path)
+    after.load_history(tmp_path)
+    assert fed(after, columns) == [("equal-rewards", STEPS - 12)]
+    after.save_history(tmp_path)
+    again = Bare("grpo", None)
+    again.load_history(tmp_path)
+    assert fed(again, columns) == []
+
+
 def test_silent_groups_whose_rewards_differ_are_told_as_such():
     rewards = [0.5 + 0.1 * (step % 2) for step in range(30)]
     evaluation = Bare("rlvr", None)
