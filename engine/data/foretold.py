@@ -16,7 +16,7 @@ MOST_MIB = 256
 def foretold(loaded: LoadedRecipe) -> list[str]:
     """Warnings and faults of every stage's data, each with its stage, in order; empty when there is nothing to say.
 
-    Raises InputError when a source is not there.
+    Its verifiers are tried as well, a user's own in the sandbox. Raises InputError when a source is not there.
     """
     size = sum(_size(path) for path in source_paths(loaded).values())
     if size > MOST_MIB << 20:

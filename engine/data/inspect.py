@@ -124,7 +124,7 @@ def inspect(
         found.problems += problems
         found.warnings += warnings
     answered = found.rows - found.duplicates - found.unanswerable
-    # A step verifier of the user's own says itself how many steps are needed; a run asks it when the stage begins.
+    # A step verifier of the user's own may say itself how many steps are needed: it is asked where it is tried.
     known = answered if verifier and verifier["kind"] == "custom-steps" else found.with_steps
     amounts = Amounts(found.rows - found.duplicates - found.same_sides, answered, known, found.gap)
     found.serves = served(reading.form, amounts)

@@ -243,7 +243,7 @@ def _own(row: Form) -> Form:
 
 
 def _unknown_steps(stage: Any, source: str, rows: Sequence[Form]) -> list[str]:
-    """A custom step verifier may know the number itself: it is asked when the stage begins."""
+    """A custom step verifier may know the number itself: it is asked when it is tried (verifiable.py)."""
     if cards()[stage.method].data.kind != WITH_STEPS or stage.verifier.kind != "steps":
         return []
     unknown = sum(isinstance(row, Question) and not says_steps(row) for row in rows)

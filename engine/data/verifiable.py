@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.worked import STEP_VERIFIERS
+from engine.verify.check import ACCEPTED_WRONG, WANTED, verifiability
 from recipes.errors import InputError, Problem
 
 TRIED = 200
 """Most answers that are tried."""
-WANTED = 0.8
-"""Share of verifiable prompts that GRPO and RLVR want to be exceeded (the source of the methods)."""
-ACCEPTED_WRONG = 0.05
-"""Share of accepted wrong answers over which a verifier is refused: what rewards them teaches them."""
 FILE = "verifiability.json"
 """Where a stage's data keep what was found when the run was made."""
 LEFT = "`on_gate_fail: warn`, or `gates: {verifiability: null}`"
@@ -43,7 +40,6 @@ def try_verifier(
 ) -> Verifiable:
     """``questions`` are prompts with their answers, ``folder`` the place of the files that ``spec`` names. Raises
     InputError for a verifier that cannot be opened."""
-    from engine.verify.check import verifiability
     from engine.verify.check_steps import judge_steps, try_steps, unknown_number
     from engine.verify.interface import StepVerifier
     from engine.verify.registry import open_verifier

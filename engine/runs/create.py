@@ -114,37 +114,30 @@ def _local_model(loaded: LoadedRecipe) -> Base | None:
 
 def _refuse_missing_kernel(loaded: LoadedRecipe) -> None:
     """FlashAttention by name, where it cannot be; ``auto`` takes it where it can."""
-    from engine.forecast.hardware import this_machine
-
-    if loaded.recipe.attention != "flash_attention_2":
-        return
-    found = ""
-    if this_machine().kind != "cuda":
-        found = "which needs a CUDA device"
-    elif importlib.util.find_spec("flash_attn") is None:
-        found = "which is not installed: `pip install flash-attn --no-build-isolation`"
-    if found:
-        where, accepted = str(loaded.path or "recipe"), "`attention: auto` or `sdpa`"
-        raise InputError([Problem(where, None, "attention", f"`flash_attention_2`, {found}", accepted)])
+    if loaded.recipe.attention == "flash_attention_2":
+        install, accepted = "flash-attn --no-build-isolation", "`attention: auto` or `sdpa`"
+        _refuse_missing(loaded, "attention", "flash_attention_2", "flash_attn", install, accepted)
 
 
 def _refuse_missing_vllm(loaded: LoadedRecipe) -> None:
     """vLLM by name, where it cannot be; ``auto`` takes it where it can."""
+    for index, stage in enumerate(loaded.recipe.stages):
+        if getattr(stage, "generation", "auto") == "vllm":
+            field = f"stages.{index}.generation"
+            _refuse_missing(loaded, field, "vllm", "vllm", "'trl[vllm]'", generation.ACCEPTED)
+
+
+def _refuse_missing(loaded: LoadedRecipe, field: str, word: str, package: str, install: str, accepted: str) -> None:
+    """Raises InputError where there is no CUDA device, or the package is not installed."""
     from engine.forecast.hardware import this_machine
 
-    stages = loaded.recipe.stages
-    asked = [index for index, stage in enumerate(stages) if getattr(stage, "generation", "auto") == "vllm"]
-    if not asked:
-        return
     found = ""
     if this_machine().kind != "cuda":
         found = "which needs a CUDA device"
-    elif importlib.util.find_spec("vllm") is None:
-        found = "which is not installed: `pip install 'trl[vllm]'`"
+    elif importlib.util.find_spec(package) is None:
+        found = f"which is not installed: `pip install {install}`"
     if found:
-        where = str(loaded.path or "recipe")
-        field = f"stages.{asked[0]}.generation"
-        raise InputError([Problem(where, None, field, f"`vllm`, {found}", generation.ACCEPTED)])
+        raise InputError([Problem(str(loaded.path or "recipe"), None, field, f"`{word}`, {found}", accepted)])
 
 
 def _check_generation(loaded: LoadedRecipe) -> None:

@@ -118,12 +118,16 @@ class Evaluation(ABC):
 
     def before(self) -> list[Measurement]:
         measured = self._full("before", 0)
-        for gate in limits_of(self.stage.gates):
-            if why := self.unmeasurable(gate):
-                self.context.alert(
-                    "warning", "no-figure", f"the gate `{gate}` will fail, for nothing can measure it: {why}"
-                )
+        self.context.results.value("unmeasurable", self._tell_unmeasurable)  # once, whatever is resumed
         return measured
+
+    def _tell_unmeasurable(self) -> dict[str, str]:
+        """Gates that will fail because nothing can measure their figure, and why: told before hours are spent on them."""
+        gates = {gate: why for gate in limits_of(self.stage.gates) if (why := self.unmeasurable(gate))}
+        for gate, why in gates.items():
+            text = f"the gate `{gate}` will fail, for nothing can measure it: {why}"
+            self.context.alert("warning", "no-figure", text)
+        return gates
 
     def after(self) -> list[Measurement]:
         return self._full("after", self.stage.steps)

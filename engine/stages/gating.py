@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from engine.evaluate.gates import GateResult, Limit
 from engine.runs.events import GateEvent
 from engine.stages.context import StageContext
 
 
-def limits_of(gates: Mapping[str, object]) -> dict[str, Limit]:
+def limits_of(gates: Mapping[str, Any]) -> dict[str, Limit]:
     """The limits of a stage's gates, without those that the recipe switched off."""
-    return {name: Limit(gate.min, gate.max) for name, gate in gates.items() if gate is not None}  # type: ignore[attr-defined]
+    return {name: Limit(gate.min, gate.max) for name, gate in gates.items() if gate is not None}
 
 
 def settle(

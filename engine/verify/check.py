@@ -34,6 +34,10 @@ TEMPLATES = (
 ACCEPTED = 0.99
 """A reward from which on an answer counts as accepted; a wrong one also where it is rewarded like the right one."""
 EXAMPLES = 3
+WANTED = 0.8
+"""Share of verifiable prompts that GRPO and RLVR want to be exceeded (the source of the methods)."""
+ACCEPTED_WRONG = 0.05
+"""Share of accepted wrong answers, or steps, over which a verifier is refused: what rewards them teaches them."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.verify.check import ACCEPTED, EXAMPLES
+from engine.verify.check import ACCEPTED, ACCEPTED_WRONG, EXAMPLES, WANTED
 from engine.verify.interface import StepVerdict, StepVerifier
 from engine.verify.references import reference
 from engine.verify.steps import step_score
@@ -27,10 +27,6 @@ FORMS: tuple[tuple[str, str, str], ...] = (
 )
 """How worked solutions look in common formats: a step, what stands between two, the end. The one is used in which most
 solutions are accepted."""
-ACCEPTED_WRONG = 0.05
-"""Share of solutions with a wrong step that is accepted over which a verifier of steps is none."""
-LEAST = 0.8
-"""Share of solutions that must count; below it the stage says so before it trains."""
 MOST_TRIED = 100
 """Worked solutions that are tried at most."""
 PROBED = 16
@@ -152,10 +148,10 @@ def judge_steps(verifier: StepVerifier, tried: StepsTried) -> tuple[str, list[st
         return f"accepts a wrong step in {tried.accepts_wrong} of {tried.n} worked solutions{such}", []
     if not tried.n and verifier.name != "steps":  # of our own it is known
         return "", ["no row has worked `steps`: whether the verifier rejects a wrong step could not be tried"]
-    if tried.good < LEAST * tried.n:
+    if tried.good < WANTED * tried.n:
         return "", [
             f"the verifier tells right steps from wrong ones in {tried.good} of {tried.n} worked solutions; more than "
-            f"{LEAST:.0%} are wanted{such}"
+            f"{WANTED:.0%} are wanted{such}"
         ]
     return "", []
 

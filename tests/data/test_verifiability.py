@@ -7,13 +7,13 @@ import json
 import pytest
 
 from engine.data.prepare import prepare
-from engine.data.verifiable import ACCEPTED_WRONG, WANTED, Verifiable, judge_verifiable, kept
-from engine.verify.check import perturb, verifiability
+from engine.data.verifiable import Verifiable, judge_verifiable, kept
+from engine.verify.check import ACCEPTED_WRONG, WANTED, perturb, verifiability
 from engine.verify.interface import Verdict
-from engine.verify.sandbox.jails import find_jail
 from recipes.errors import InputError
 from recipes.load import load_recipe
 from recipes.methods import cards
+from tests.sandboxed import needs_sandbox
 
 RECIPE = """\
 name: short
@@ -58,12 +58,12 @@ def test_one_that_is_blind_to_many_is_refused_where_its_gate_would_stop_the_run_
         assert found.share == pytest.approx(2 / 3, abs=0.05)
 
 
-@pytest.mark.skipif(find_jail()[0] is None, reason="no sandbox")
+@needs_sandbox
 def test_one_that_accepts_anything_is_refused_whatever_the_gates_are(tmp_path):
     (tmp_path / "mine.py").write_text("def verify(prompt, completion, answer):\n    return 0.95\n")
     with pytest.raises(InputError, match="stages.0.verifier.*takes 45 of 45 wrong ones for right, such as"):
         prepared(tmp_path, map(str, range(50)), "{kind: python, path: mine.py}", "on_gate_fail: warn\n")
-    assert not (tmp_path / "into" / "verifiability.json").read_text() == ""
+    assert kept(tmp_path / "into").accepts_wrong == 45
 
 
 class Lenient:

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from engine.runs.lock import held
-from engine.verify.sandbox.jails import find_jail
 from tests.kill.conftest import Real
+from tests.sandboxed import needs_sandbox
 
 RECIPE = """\
 name: short
@@ -26,7 +26,6 @@ stages:
     evaluation: {max_new_tokens: 12, prompts: 4, suite_n: 2, samples: 1}
 on_gate_fail: warn
 """
-needs_sandbox = pytest.mark.skipif(find_jail()[0] is None, reason=f"no sandbox: {find_jail()[1]}")
 
 
 @needs_sandbox

@@ -14,11 +14,9 @@ from engine.verify.check_steps import changed_step, judge_steps, try_steps, unkn
 from engine.verify.interface import StepVerdict, Verdict
 from engine.verify.references import joined, reference
 from engine.verify.registry import open_verifier
-from engine.verify.sandbox.jails import find_jail
 from engine.verify.steps import Steps, right_answer
 from recipes.resources import assets_folder
-
-needs_sandbox = pytest.mark.skipif(find_jail()[0] is None, reason=f"no sandbox: {find_jail()[1]}")
+from tests.sandboxed import needs_sandbox
 
 
 def chains(n=40):

@@ -44,6 +44,7 @@ from engine.backends.pytorch.training import LinkedTrainer, training_arguments
 from engine.backends.pytorch.vllm_sampler import answer_to_the_limit, keep_base
 from engine.backends.tokens import encode_prompt
 from engine.verify.interface import Verifier
+from recipes.errors import InputError, Problem
 
 BUFFER = "completions-{}.safetensors"
 """What is left of a generation, by rank."""
@@ -194,6 +195,12 @@ class LinkedGRPOTrainer(LinkedTrainer, GRPOTrainer):
         save_file(tensors, self._own(folder), {"step": str(self._step), "batches": str(len(buffer))})
 
     def load_state(self, folder: Path) -> None:
+        if not self._own(folder).is_file():
+            found, accepted = (
+                "no completions of this process: an earlier version wrote it",
+                "`finetune-tui run` of its recipe",
+            )
+            raise InputError([Problem(str(folder), None, None, found, accepted)])
         with safe_open(self._own(folder), "pt") as file:
             told = file.metadata()
             batches: list[dict[str, torch.Tensor]] = [{} for _ in range(int(told["batches"]))]
